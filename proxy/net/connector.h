@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "proxy/net/loop.h"
+#include "proxy/net/socket_address.h"
+#include "proxy/net/stream.h"
+
+namespace postern::net {
+
+struct ConnectOptions {
+  uint32_t mark = 0;  // SO_MARK, so that interception rules pass it; 0 none
+};
+
+// One connect attempt. Destroying it cancels; the callback comes once, never from inside the
+// constructor. Errors: DeadlineExceeded is the caller's own timer; Unavailable holds the address and
+// the system's error; ResourceExhausted for EMFILE and EADDRNOTAVAIL.
+class Connector {
+ public:
+  using Done = std::function<void(absl::StatusOr<std::unique_ptr<Stream>>)>;
+  Connector(Loop& loop, const SocketAddress& target, const ConnectOptions& options, Done done);
+  ~Connector();
+  Connector(const Connector&) = delete;
+  Connector& operator=(const Connector&) = delete;
+
+ private:
+  struct Attempt;
+  std::unique_ptr<Attempt> attempt_;
+};
+
+}  // namespace postern::net

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "common/x509/openssl_ptr.h"
+#include "common/x509/svid.h"
+#include "common/x509/trust_bundle.h"
+
+namespace postern::tls {
+
+// The ALPN protocol that marks mesh TLS on a port that also takes the application's own TLS.
+inline constexpr std::string_view kMeshAlpn = "postern/1";
+
+enum class ClientAuth : uint8_t { kRequire, kNone };
+
+struct TlsOptions {
+  ClientAuth client_auth = ClientAuth::kRequire;  // server role only
+  size_t max_chain_bytes = 64U << 10U;            // of the peer's Certificate message
+  const base::Clock* clock = &base::Clock::System();
+};
+
+// One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, no
+// tickets, no 0-RTT, no renegotiation, no certificate compression, groups and signatures as design.md
+// says (X25519MLKEM768 first where the library has it, found at run time). Immutable once made; each
+// worker builds its own from the shared snapshot. An engine keeps what it needs alive by itself, so
+// a context may be replaced while connections are open.
+class TlsContext {
+ public:
+  // Internal when OpenSSL refuses; the identity must be usable (checked by who publishes it).
+  static absl::StatusOr<std::shared_ptr<const TlsContext>> CreateServer(
+      std::shared_ptr<const x509::Svid> svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+      const TlsOptions& options);
+  static absl::StatusOr<std::shared_ptr<const TlsContext>> CreateClient(
+      std::shared_ptr<const x509::Svid> svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+      const TlsOptions& options);
+  ~TlsContext();
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }  // for proxy/tls alone
+
+ private:
+  explicit TlsContext(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace postern::tls

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/bytes.h"
+#include "common/base/failure.h"
+#include "common/x509/chain_verifier.h"
+#include "common/x509/spiffe_id.h"
+#include "proxy/tls/tls_context.h"
+
+namespace postern::tls {
+
+// What an engine call needs next.
+enum class EngineOutcome : uint8_t {
+  kDone,       // handshake complete; or `bytes` were read or written
+  kWantRead,   // feed more bytes from the peer
+  kWantWrite,  // write only: the output scratch is full, send it first
+  kEnd,        // read only: the peer's close_notify came
+  kFailed,     // fatal; failure() says why; output may hold an alert to send
+};
+
+struct EngineResult {
+  EngineOutcome outcome = EngineOutcome::kFailed;
+  size_t bytes = 0;
+};
+
+// Facts of a finished handshake, for the access log.
+struct TlsFacts {
+  std::string version;  // "TLSv1.3"
+  std::string cipher;
+  std::string group;
+  std::string alpn;     // as selected; empty without one
+  bool resumed = false;
+};
+
+// Memory that the engines of one worker share: nothing is kept per connection but what could not be
+// consumed or sent. Owned by the worker; used by one engine at a time, inside one callback.
+class EngineScratch {
+ public:
+  EngineScratch();
+  ~EngineScratch();
+  // Where to recv into before Feed; 64 KiB or more.
+  base::MutableByteSpan input() { return {input_.data(), input_.size()}; }
+  std::vector<uint8_t>& output() { return output_; }
+
+ private:
+  std::vector<uint8_t> input_;
+  std::vector<uint8_t> output_;
+};
+
+// A TLS 1.3 connection without a socket: bytes in, bytes out. One for each TLS connection, owned by
+// its session, confined to the worker's thread. All SSL_* I/O goes through ssl_call.h.
+//
+// A turn: recv into scratch.input(); Feed(bytes); Handshake, Read or Write as often as wanted;
+// TakeOutput and send; EndTurn (keeps what was not consumed, and the unsent rest given back by
+// ReturnUnsent). Several records written in one turn leave in one send.
+class TlsEngine {
+ public:
+  static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateServer(
+      std::shared_ptr<const TlsContext> context, EngineScratch& scratch);
+  // `expected` are the identities that the server may have (checked inside the handshake, so that a
+  // wrong server is refused before the client's certificate is shown); empty accepts any verified
+  // SVID and leaves the judgement to the caller.
+  static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateClient(
+      std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
+      std::vector<x509::SpiffeIdPattern> expected);
+  ~TlsEngine();
+  TlsEngine(const TlsEngine&) = delete;
+  TlsEngine& operator=(const TlsEngine&) = delete;
+
+  // Gives bytes from the peer, valid until EndTurn. Call once for each recv.
+  void Feed(base::ByteSpan bytes);
+  // Drives the handshake: kDone, kWantRead or kFailed.
+  EngineResult Handshake();
+  // Decrypts into `out`: kDone with bytes, kWantRead, kEnd or kFailed.
+  EngineResult Read(base::MutableByteSpan out);
+  // Encrypts from `in`: kDone with the bytes taken (all of them, as long as output stays under its
+  // high-water mark), kWantWrite or kFailed.
+  EngineResult Write(base::ByteSpan in);
+  // Queues close_notify; this direction is finished.
+  void CloseWrite();
+  // Queues a fatal alert (a TLS AlertDescription), for a refusal after the handshake.
+  void SendAlert(int description);
+
+  // The bytes to send now: the unsent rest of earlier turns first. Valid until EndTurn.
+  base::ByteSpan Output();
+  // `sent` bytes of Output have left.
+  void Sent(size_t sent);
+  bool HasOutput() const;
+  // Bytes that wait to be sent, kept from earlier turns included.
+  size_t OutputBytes() const;
+  // Ends the use of the scratch: what was not consumed or not sent moves into the connection's own
+  // small buffers. Must be called before the scratch serves another engine.
+  void EndTurn();
+
+  // Decrypted or fed bytes that a Read could still deliver without another recv.
+  bool HasBufferedInput() const;
+
+  const std::optional<x509::VerifiedPeer>& peer() const;
+  // Set after kFailed: reason, X.509 error and depth, alerts sent and received. The side is the
+  // caller's to fill in.
+  const base::Failure& failure() const;
+  TlsFacts facts() const;
+
+ private:
+  struct Impl;
+  explicit TlsEngine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace postern::tls

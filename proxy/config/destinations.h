@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/ip.h"
+#include "common/x509/spiffe_id.h"
+
+namespace postern::config {
+
+// What is known of one address of the mesh: whom to expect there and where to dial. A value.
+struct MeshDestination {
+  std::vector<x509::SpiffeIdPattern> expected;     // exact identities; never empty
+  std::optional<base::IpAddress> connect_address;  // instead of the address that was asked for
+  uint16_t connect_port = 0;                       // 0: the port that was asked for
+
+  bool operator==(const MeshDestination&) const = default;
+};
+
+// The static destinations of --destinations FILE. Immutable.
+//   apiVersion: postern.dev/v1
+//   kind: Destination
+//   metadata: {name: db}
+//   spec: {addresses: [192.0.2.7, 10.0.0.0/8], ports: [5432], spiffeIds: [spiffe://td/db],
+//          connectTo: 192.0.2.8:15432}
+// No ports means every port. The most specific CIDR wins, then an entry with the port, then the
+// first in the file.
+class DestinationSet {
+ public:
+  DestinationSet() = default;
+  // InvalidArgument: "FILE:LINE: field: what is wrong and the mend". Several YAML documents may
+  // stand in one file.
+  static absl::StatusOr<DestinationSet> FromYaml(std::string_view yaml, std::string_view file_name);
+
+  std::optional<MeshDestination> Find(const base::IpAddress& ip, uint16_t port) const;
+  bool empty() const { return rules_.empty(); }
+
+ private:
+  struct Rule {
+    base::Cidr range;
+    std::vector<uint16_t> ports;
+    MeshDestination destination;
+  };
+  std::vector<Rule> rules_;  // most specific first
+};
+
+}  // namespace postern::config

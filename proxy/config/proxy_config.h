@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/failure.h"
+#include "common/base/log.h"
+#include "common/x509/spiffe_id.h"
+
+namespace postern::config {
+
+enum class PeerMode : uint8_t {
+  kStrict,      // mesh mTLS only
+  kPermissive,  // mesh mTLS, the application's own TLS, and plaintext
+  kDisabled,    // no mTLS: bytes pass as they are
+};
+enum class InterceptMode : uint8_t { kNone, kRedirect, kTproxy };
+enum class OutboundDefault : uint8_t { kPassthrough, kDeny };
+
+// "IP:port", "[v6]:port", "name:port" or "unix:/path", not resolved yet. A value.
+struct AddressSpec {
+  std::string host;  // IP without brackets, or a name; empty for unix
+  uint16_t port = 0;
+  std::string unix_path;
+
+  static absl::StatusOr<AddressSpec> Parse(std::string_view text);
+  bool is_unix() const { return !unix_path.empty(); }
+  std::string ToString() const;
+};
+
+// One --tunnel.
+struct TunnelSpec {
+  base::Direction direction = base::Direction::kInbound;
+  AddressSpec listen;
+  AddressSpec target;
+  std::vector<x509::SpiffeIdPattern> peers;
+  bool client_auth = true;  // false: client-auth=none, the TLS-only mode of an inbound tunnel
+  std::string name;         // "inbound:127.0.0.1:8443": for logs, metrics and policy
+
+  static absl::StatusOr<TunnelSpec> Parse(std::string_view text);
+};
+
+// Everything that postern-proxy can be told, checked as a whole: made by Parse before any listener
+// opens, immutable afterwards. Each field is one row of the knob table (knobs.cc), which also makes
+// docs/CONFIG.md. Durations in the unit of their type.
+struct ProxyConfig {
+  // Identity from files.
+  std::string svid_file, svid_key_file, bundle_file;
+  // Identity from the issuer.
+  std::string issuer;              // HOST:PORT or unix:PATH
+  std::string issuer_bundle_file;
+  std::string issuer_pin;          // SHA-256 of the root's DER, 32 raw bytes; empty without one
+  std::string trust_domain;        // of the issuer; needed with --issuer-pin or --issuer-bundle unless
+                                   // the bundle or the state directory tells it
+  std::string join_token_file;
+  std::string state_dir;
+
+  std::vector<TunnelSpec> tunnels;
+  InterceptMode intercept = InterceptMode::kNone;
+  uint16_t inbound_port = 15006;
+  uint16_t outbound_port = 15001;
+  uint32_t mark = 0;               // SO_MARK on every connection the proxy opens; 0 none
+  PeerMode peer_mode = PeerMode::kStrict;
+  bool peer_mode_explicit = false;
+  std::map<uint16_t, PeerMode> port_modes;  // --port-mode PORT=MODE, repeatable
+  OutboundDefault outbound_default = OutboundDefault::kPassthrough;
+  std::string policy_file;
+  std::string destinations_file;
+
+  std::string admin = "127.0.0.1:15000";
+  std::string admin_socket;        // unix socket for the changing verbs; empty: none
+  std::string metrics = "0.0.0.0:15020";
+  unsigned workers = 1;
+  uint32_t max_connections = 0;    // 0: derived from the file descriptor limit
+  std::chrono::milliseconds sniff_timeout{200};       // permissive: how long to wait for first bytes
+  std::chrono::milliseconds handshake_timeout{5000};
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds lookup_timeout{5000};
+  std::chrono::milliseconds idle_timeout{0};          // 0: never
+  std::chrono::milliseconds drain_delay{5000};
+  std::chrono::milliseconds drain_timeout{30000};
+  uint32_t high_watermark = 256U << 10U;
+  uint32_t low_watermark = 64U << 10U;
+  std::string access_log = "-";    // file, "-" standard output, "" off
+  std::string log_level = "info";
+  base::LogFormat log_format = base::LogFormat::kText;
+};
+
+// What Parse says when nothing is to be run: --help, --version, a documentation dump. Print `text`
+// and exit with `exit_code` (2 for usage errors, whose text names flag and mend).
+struct ParseExit {
+  int exit_code = 0;
+  std::string text;
+};
+
+// Reads flags, then environment (POSTERN_NAME, repeatable flags separated by newlines), then the TOML
+// file of --config, in this precedence, and checks the whole (contradictions, missing partners, file
+// syntax of the values). Sets exactly one of the two. Pure but for reading the --config file.
+struct ParseOutcome {
+  std::optional<ProxyConfig> config;
+  std::optional<ParseExit> exit;
+};
+ParseOutcome ParseProxyConfig(int argc, const char* const* argv);
+
+// docs/CONFIG.md, made from the knob table.
+std::string ConfigReference();
+
+// The effective configuration as JSON for /config: each knob with its value and where it came from;
+// paths are shown, contents never.
+std::string ConfigAsJson(const ProxyConfig& config);
+
+}  // namespace postern::config

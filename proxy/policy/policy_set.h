@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/ip.h"
+#include "common/x509/spiffe_id.h"
+#include "proxy/config/proxy_config.h"
+
+namespace postern::policy {
+
+// What is judged: who wants to reach what. A value.
+struct ConnectionFacts {
+  std::optional<x509::SpiffeId> source;       // verified identity; none: unauthenticated
+  std::optional<base::IpAddress> source_ip;   // none for unix sockets
+  uint16_t destination_port = 0;              // of the workload, 0 for a unix target
+  std::string tunnel;                         // the tunnel's name, empty without one
+};
+
+struct Decision {
+  bool allowed = false;
+  // "name of the document / rule N", or what decided without a rule ("same trust domain",
+  // "no ALLOW rule matched"). For the log and `postern policy check`.
+  std::string rule;
+};
+
+// A policy document as it came, with its name for error messages.
+struct NamedYaml {
+  std::string name;
+  std::string yaml;
+};
+
+// What one workload lets in. Compiled once, immutable, shared as shared_ptr<const PolicySet>.
+//   apiVersion: postern.dev/v1
+//   kind: AuthorizationPolicy
+//   metadata: {name: db-clients}
+//   spec:
+//     workload: spiffe://td/db          # to whom it applies; a pattern; absent: everybody
+//     action: ALLOW                     # or DENY
+//     rules:                            # any rule may match
+//       - from:                         # any of these; absent: everybody
+//           - spiffeIds: ["spiffe://td/web", "spiffe://td/batch/*"]
+//           - trustDomains: [td]
+//           - unauthenticated: true
+//           - cidrs: [10.0.0.0/8]       # within one item all that is given must hold
+//         to:                           # any of these; absent: everything
+//           - ports: [5432]
+//           - tunnels: ["inbound:127.0.0.1:8443"]
+// DENY wins, then any ALLOW; else denied if any ALLOW applies to this workload, else the default.
+//   kind: PeerMode
+//   spec: {workload: ..., default: strict, ports: {"3306": permissive}}
+class PolicySet {
+ public:
+  // Only the documents that apply to `workload` are kept. InvalidArgument: "NAME:LINE: field: what
+  // is wrong", for the first fault; unknown fields are faults.
+  static absl::StatusOr<std::shared_ptr<const PolicySet>> Compile(
+      const std::vector<NamedYaml>& documents, const x509::SpiffeId& workload, uint64_t revision);
+  // No documents at all: the workload's own trust domain is let in.
+  static std::shared_ptr<const PolicySet> SameTrustDomain(const x509::SpiffeId& workload);
+  // With an issuer, before its first set has come.
+  static std::shared_ptr<const PolicySet> DenyAll();
+
+  Decision Authorize(const ConnectionFacts& facts) const;
+
+  // The mode of a port as the documents say; nullopt when they say nothing.
+  std::optional<config::PeerMode> ModeOf(uint16_t port) const;
+  uint64_t revision() const;
+  bool is_deny_all() const;  // nothing has come yet: the reason is no_policy, not policy_denied
+
+  struct Impl;
+  explicit PolicySet(std::unique_ptr<Impl> impl);
+  ~PolicySet();
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace postern::policy

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what the tests need, builds, and runs every test. The last line is the counts.
+#
+#   tests/run.sh                 everything that fits in 25 minutes on two cores, sanitizers included
+#   tests/run.sh --quick         lint, unit and integration tests of the release build
+#   tests/run.sh --soak          also the long tests
+#   tests/run.sh --preset P      everything of this preset alone: release, asan or tsan
+#
+# Exit status: 0 every test passed, 1 one failed, 2 usage. With CI=true tests that need network
+# namespaces may not be skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+quick=no
+soak=no
+only=
+usage() {
+  sed -n '3,11s/^# \{0,1\}//p' tests/run.sh
+}
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) quick=yes ;;
+    --soak) soak=yes ;;
+    --preset) only=${2:-}; shift || true ;;
+    --preset=*) only=${1#*=} ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "tests/run.sh: unknown argument '$1'" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+case $only in
+  '' | release | asan | tsan) ;;
+  *) echo "tests/run.sh: --preset is release, asan or tsan, not '$only'" >&2; exit 2 ;;
+esac
+
+# shellcheck source=deploy/packages.sh
+. deploy/packages.sh
+postern_install_packages build test
+
+if [ "${CI:-}" = true ]; then export POSTERN_REQUIRE_NETNS=1; fi
+if [ "$soak" = yes ]; then export POSTERN_SOAK=1; fi
+
+say() {
+  printf '\n== %s (%s)\n' "$1" "$(date -u +%H:%M:%S)"
+}
+
+# run_preset PRESET LABELS [BUILD TARGETS...]: builds, then runs the tests of these labels. A failed
+# test does not stop the script: the counts are taken at the end. A failed build does.
+results=()
+run_preset() {
+  local preset=$1 labels=$2
+  shift 2
+  say "$preset: configure and build"
+  cmake --preset "$preset" -DPOSTERN_WERROR=ON
+  cmake --build "build/$preset" -j "$(nproc)" ${1+--target "$@"}
+  say "$preset: tests: ${labels//,/, }"
+  results+=("build/$preset/test-results/summary.json")
+  python3 tests/testing/run_tests.py run --build "build/$preset" --labels "$labels"
+}
+
+quick_labels=lint,unit,integration
+case $quick,$only in
+  yes,'') run_preset release "$quick_labels" ;;
+  yes,*) run_preset "$only" "$quick_labels" ;;
+  no,release) run_preset release "$quick_labels,netns,e2e" ;;
+  no,asan | no,tsan) run_preset "$only" unit,integration,netns,e2e ;;
+  no,'')
+    run_preset release "$quick_labels,netns,e2e"
+    # The programs are not run under the sanitizers here, so they are not built either.
+    run_preset asan unit,integration sanitized_tests
+    run_preset tsan unit,integration sanitized_tests
+    ;;
+esac
+
+say "result"
+exec python3 tests/testing/run_tests.py total "${results[@]}"

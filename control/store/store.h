@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/bytes.h"
+#include "common/base/clock.h"
+#include "common/x509/spiffe_id.h"
+#include "control/store/types.h"
+
+// What the issuer remembers, one small interface for each noun. Every call may block on the disk
+// and may be made from any thread. A call that returns OK has been synced: it survives a power cut.
+//
+// Errors that every call may give, beside its own:
+//   Unavailable  disk full, read-only, locked or an I/O error: nothing was changed; try again
+//   DataLoss     the database is damaged; the message names the file and the mend
+//   Internal     a fault of Postern itself
+namespace postern::store {
+
+// Registration entries.
+class EntryStore {
+ public:
+  virtual ~EntryStore() = default;
+
+  // Stores `entry` under a fresh random id (its own `id` and `created_at` are ignored) and returns
+  // it as stored. InvalidArgument: no selectors. AlreadyExists: an entry with just these selectors
+  // exists (both would match the same workloads, so neither would ever be used).
+  virtual absl::StatusOr<Entry> CreateEntry(const Entry& entry) = 0;
+
+  // All, or those of one SPIFFE ID, oldest first.
+  virtual absl::StatusOr<std::vector<Entry>> ListEntries(std::string_view spiffe_id = {}) = 0;
+
+  // NotFound: no such entry.
+  virtual absl::StatusOr<Entry> GetEntry(std::string_view id) = 0;
+
+  // The entries all of whose selectors are among `selectors`; may be none or several.
+  virtual absl::StatusOr<std::vector<Entry>> MatchEntries(
+      const std::vector<std::string>& selectors) = 0;
+
+  // Deletes the entry and the tokens that attest to it. NotFound: no such entry.
+  virtual absl::Status DeleteEntry(std::string_view id) = 0;
+};
+
+// What using a token gives.
+struct UsedToken {
+  std::string token_id;  // what the entry's selector "join-token:ID" names
+  std::string entry_id;
+};
+
+// Single-use join tokens. Only the SHA-256 of a token comes here.
+class TokenStore {
+ public:
+  virtual ~TokenStore() = default;
+
+  // In one transaction: the token, and `entry` with the selector "join-token:ID" (a fresh random
+  // ID) added to its own. Returns the entry as stored. AlreadyExists: this token exists.
+  virtual absl::StatusOr<Entry> CreateToken(const base::Sha256Digest& token_sha256,
+                                            const Entry& entry, absl::Time expires_at) = 0;
+
+  // Takes the token out, in one transaction that succeeds for exactly one caller. NotFound: never
+  // existed, used already, or its entry was deleted. DeadlineExceeded: it has expired at `now` (it
+  // is taken out as well).
+  virtual absl::StatusOr<UsedToken> UseToken(const base::Sha256Digest& token_sha256,
+                                             absl::Time now) = 0;
+
+  // Deletes the tokens that have expired at `now`; their entries stay. Returns how many.
+  virtual absl::StatusOr<uint64_t> DeleteExpiredTokens(absl::Time now) = 0;
+};
+
+// The log of issued certificates.
+class CertificateLog {
+ public:
+  virtual ~CertificateLog() = default;
+
+  // AlreadyExists: this serial was issued before; nothing was changed.
+  virtual absl::Status Append(const IssuedCertificate& certificate) = 0;
+
+  // NotFound: not issued here, or pruned.
+  virtual absl::StatusOr<IssuedCertificate> FindBySerial(std::string_view serial) = 0;
+
+  // How many were ever issued, the pruned ones included.
+  virtual absl::StatusOr<uint64_t> CountIssued() = 0;
+
+  // Forgets certificates whose not_after lies before `before`, at most 10,000 at a time so that
+  // issuing is not held up. Returns how many.
+  virtual absl::StatusOr<uint64_t> PruneExpired(absl::Time before) = 0;
+};
+
+// CA certificates and their slots, never keys.
+class CaStore {
+ public:
+  virtual ~CaStore() = default;
+
+  // All, roots first, oldest first.
+  virtual absl::StatusOr<std::vector<CaRecord>> ListCas() = 0;
+
+  // All or none, in one transaction; the bundle version grows when a root is among them.
+  // AlreadyExists: an id exists, or the slot (role, state) of a current or next one is taken.
+  virtual absl::Status AddCas(const std::vector<CaRecord>& records) = 0;
+
+  // The version of the set of roots.
+  virtual absl::StatusOr<Version> BundleVersion() = 0;
+};
+
+// The policy documents in force.
+class PolicyStore {
+ public:
+  virtual ~PolicyStore() = default;
+
+  // Empty, with a version, before the first PutPolicy.
+  virtual absl::StatusOr<PolicyDocuments> GetPolicy() = 0;
+
+  // Replaces the whole set, in one transaction, and returns it with its new version.
+  // InvalidArgument: two documents with one name, or one without.
+  virtual absl::StatusOr<PolicyDocuments> PutPolicy(
+      const std::vector<PolicyDocument>& documents) = 0;
+};
+
+// Everything together; owns the database and its lock. main makes it first and destroys it last.
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  virtual EntryStore& entries() = 0;
+  virtual TokenStore& tokens() = 0;
+  virtual CertificateLog& certificates() = 0;
+  virtual CaStore& cas() = 0;
+  virtual PolicyStore& policy() = 0;
+
+  // Chosen when the store was made or restored from a backup: milliseconds since 1970, and larger
+  // than every earlier one.
+  virtual uint64_t epoch() const = 0;
+
+  // What went wrong since the start, for the metric of store errors. Any thread.
+  virtual uint64_t error_count() const = 0;
+
+  // Whether it can be written to right now: changes and syncs one row. For /ready and recovery.
+  virtual absl::Status Probe() = 0;
+};
+
+// The file names below the state directory.
+inline constexpr std::string_view kDatabaseFile = "identity.db";
+inline constexpr std::string_view kLockFile = "identity.lock";
+
+// Opens (or makes) `state_dir`/identity.db: WAL, full sync, schema migrated forward after a backup
+// copy "identity.db.v<old>.<time>.bak", integrity checked. The directory must exist, private
+// (0700). `clock` outlives the store. FailedPrecondition: another issuer holds the state directory,
+// the database belongs to another trust domain, or was written by a newer release. DataLoss:
+// damaged. PermissionDenied or Unavailable: cannot be written.
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& state_dir,
+                                                       const x509::TrustDomain& trust_domain,
+                                                       const base::Clock& clock);
+
+// The same, in memory, for tests and dry runs.
+absl::StatusOr<std::unique_ptr<Store>> OpenMemoryStore(const x509::TrustDomain& trust_domain,
+                                                       const base::Clock& clock);
+
+}  // namespace postern::store

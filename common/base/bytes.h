@@ -32,4 +32,12 @@ absl::StatusOr<std::string> FromHex(std::string_view text);
 // backslashes and non-ASCII bytes become \xNN, and no more than `limit` input bytes are shown.
 std::string Printable(std::string_view text, size_t limit = 256);
 
+// Text as the inside of a JSON string, without the quotes: quotes, backslashes and control
+// characters are escaped, valid UTF-8 stays, each other byte becomes U+FFFD.
+std::string JsonEscaped(std::string_view text);
+
+// Text that keeps to one line of a terminal: control characters (C0, DEL, C1) and bytes that are no
+// UTF-8 become \xNN, all else stays. For whole log lines; for a peer's string use Printable.
+std::string LineSafe(std::string_view text);
+
 }  // namespace postern::base

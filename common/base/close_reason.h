@@ -9,8 +9,8 @@
 
 namespace postern::base {
 
-// Why a connection ended. The list is closed and append-only: its token is the log field, the metric
-// label and the row in docs/OPERATIONS.md. X(enumerator, token, what happened, the mend).
+// Why a connection ended. The list is closed and append-only: its token is the log field, the
+// metric label and the row in docs/OPERATIONS.md. X(enumerator, token, what happened, the mend).
 #define POSTERN_CLOSE_REASONS(X)                                                                   \
   X(kOk, "ok", "both directions ended cleanly", "")                                                \
   X(kReset, "reset", "one of the two ends reset its TCP connection",                               \

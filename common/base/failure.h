@@ -25,11 +25,11 @@ std::string_view Token(Side side) noexcept;  // "downstream", "upstream"
 struct Failure {
   CloseReason reason = CloseReason::kInternal;
   Side side = Side::kDownstream;
-  absl::Status detail;       // a sentence for a person; never holds a secret
-  std::string peer_id;       // the peer's SPIFFE ID as far as known, else empty
-  int x509_error = 0;        // X509_V_ERR_*; 0 where no chain was judged
-  int x509_depth = -1;       // depth of the certificate that failed, leaf 0; -1 unknown
-  int alert_sent = -1;       // TLS AlertDescription (RFC 8446 section 6); -1 none
+  absl::Status detail;  // a sentence for a person; never holds a secret
+  std::string peer_id;  // the peer's SPIFFE ID as far as known, else empty
+  int x509_error = 0;   // X509_V_ERR_*; 0 where no chain was judged
+  int x509_depth = -1;  // depth of the certificate that failed, leaf 0; -1 unknown
+  int alert_sent = -1;  // TLS AlertDescription (RFC 8446 section 6); -1 none
   int alert_received = -1;
 };
 

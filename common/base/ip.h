@@ -14,7 +14,8 @@
 namespace postern::base {
 
 // An IPv4 or IPv6 address, without port and scope. A v4-mapped IPv6 address (::ffff:a.b.c.d) is
-// turned into the IPv4 one when it is made, so that two spellings of one host never differ in policy.
+// turned into the IPv4 one when it is made, so that two spellings of one host never differ in
+// policy.
 class IpAddress {
  public:
   IpAddress() = default;  // 0.0.0.0

@@ -3,6 +3,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -16,6 +18,11 @@ enum class LogFormat : uint8_t { kText, kJson };
 // with a bounded queue, so that a slow reader never blocks a loop; what is dropped is counted
 // (DroppedLogLines). Call once, before any other thread exists. InvalidArgument: unknown level.
 absl::Status InitLogging(std::string_view level, LogFormat format);
+
+// How a line looks: for loggers of one's own beside the process's. Time in UTC, the level's name,
+// the message; in JSON an object of these three. Whatever a message holds, it stays one line (and
+// one JSON string).
+std::unique_ptr<spdlog::formatter> MakeLogFormatter(LogFormat format);
 
 // Changes the level while running. InvalidArgument: unknown level (trace, debug, info, warn, error,
 // off are known).

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/base/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <system_error>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+
+namespace postern::base {
+namespace {
+
+// Owns a file descriptor.
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&&) = delete;
+  ~Fd() {
+    if (fd_ >= 0) {
+      close(fd_);
+    }
+  }
+
+  int get() const { return fd_; }
+  // close() may be the first to report a failed write (NFS, quotas).
+  int Close() { return close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+absl::Status ErrnoError(int error, std::string_view verb, const std::string& path) {
+  const std::string message =
+      StrCat("cannot ", verb, " '", Printable(path, 512),
+             "': ", std::error_code(error, std::generic_category()).message());
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(message);
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(message);
+    default:
+      return absl::InternalError(message);
+  }
+}
+
+// A path with a NUL inside would name another file than the one that the caller shows.
+absl::Status CheckPath(const std::string& path) {
+  if (path.empty() || path.find('\0') != std::string::npos) {
+    return absl::NotFoundError(StrCat("'", Printable(path, 512), "' is not a file name"));
+  }
+  return absl::OkStatus();
+}
+
+struct OpenedFile {
+  Fd fd;
+  struct stat facts;
+};
+
+absl::StatusOr<OpenedFile> OpenRegular(const std::string& path, int extra_flags) {
+  if (absl::Status status = CheckPath(path); !status.ok()) {
+    return status;
+  }
+  // O_NONBLOCK: opening a FIFO must not wait for its writer. It means nothing for a regular file.
+  OpenedFile file{
+      Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | extra_flags)), {}};
+  if (file.fd.get() < 0) {
+    if (errno == ELOOP && (extra_flags & O_NOFOLLOW) != 0) {
+      return absl::PermissionDeniedError(
+          StrCat("'", Printable(path, 512), "' is a symbolic link; name the file itself"));
+    }
+    return ErrnoError(errno, "open", path);
+  }
+  if (fstat(file.fd.get(), &file.facts) != 0) {
+    return ErrnoError(errno, "inspect", path);
+  }
+  if (!S_ISREG(file.facts.st_mode)) {
+    return absl::InternalError(StrCat("'", Printable(path, 512), "' is not a regular file"));
+  }
+  return file;
+}
+
+absl::Status TooLarge(const std::string& path, size_t limit) {
+  return absl::ResourceExhaustedError(
+      StrCat("'", Printable(path, 512), "' is larger than ", limit, " bytes"));
+}
+
+absl::StatusOr<std::string> ReadAll(const OpenedFile& file, const std::string& path, size_t limit) {
+  const size_t announced = file.facts.st_size > 0 ? static_cast<size_t>(file.facts.st_size) : 0;
+  if (announced > limit) {
+    return TooLarge(path, limit);
+  }
+  // One byte more than announced, so that the end is seen without growing: growing would leave a
+  // copy of a secret in freed memory. Files of /proc announce nothing.
+  std::string content(announced == 0 ? size_t{4096} : announced + 1, '\0');
+  size_t filled = 0;
+  while (true) {
+    if (filled == content.size()) {
+      content.resize(content.size() * 2);
+    }
+    const ssize_t got = read(file.fd.get(), content.data() + filled, content.size() - filled);
+    if (got < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return ErrnoError(errno, "read", path);
+    }
+    if (got == 0) {
+      break;
+    }
+    filled += static_cast<size_t>(got);
+    if (filled > limit) {
+      return TooLarge(path, limit);
+    }
+  }
+  content.resize(filled);
+  return content;
+}
+
+absl::Status WriteAll(int fd, std::string_view content, const std::string& path) {
+  while (!content.empty()) {
+    const ssize_t written = write(fd, content.data(), content.size());
+    if (written < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return ErrnoError(errno, "write", path);
+    }
+    content.remove_prefix(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+std::string DirectoryOf(const std::string& path) {
+  const size_t last = path.find_last_not_of('/');
+  const size_t slash = last == std::string::npos ? 0 : path.rfind('/', last);
+  if (slash == std::string::npos) {
+    return ".";
+  }
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+absl::Status SyncDirectory(const std::string& path) {
+  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  if (fd.get() < 0) {
+    return ErrnoError(errno, "open", path);
+  }
+  // EINVAL: a file system that cannot sync a directory has nothing to sync.
+  if (fsync(fd.get()) != 0 && errno != EINVAL) {
+    return ErrnoError(errno, "sync", path);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteAndSync(Fd& fd, std::string_view content, mode_t mode, const std::string& path) {
+  if (absl::Status status = WriteAll(fd.get(), content, path); !status.ok()) {
+    return status;
+  }
+  if (fchmod(fd.get(), mode) != 0) {  // exactly `mode`, whatever the umask
+    return ErrnoError(errno, "set the mode of", path);
+  }
+  if (fsync(fd.get()) != 0) {
+    return ErrnoError(errno, "sync", path);
+  }
+  if (fd.Close() != 0) {
+    return ErrnoError(errno, "close", path);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit) {
+  absl::StatusOr<OpenedFile> file = OpenRegular(path, 0);
+  if (!file.ok()) {
+    return file.status();
+  }
+  return ReadAll(*file, path, limit);
+}
+
+absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_symlink,
+                                           size_t limit) {
+  absl::StatusOr<OpenedFile> file = OpenRegular(path, allow_symlink ? 0 : O_NOFOLLOW);
+  if (!file.ok()) {
+    return file.status();
+  }
+  if ((file->facts.st_mode & (S_IRWXG | S_IRWXO) & ~(S_IXGRP | S_IXOTH)) != 0) {
+    return absl::PermissionDeniedError(StrCat(
+        "'", Printable(path, 512), "' may be read or written by group or others; chmod 600 it"));
+  }
+  if (file->facts.st_uid != 0 && file->facts.st_uid != geteuid()) {
+    return absl::PermissionDeniedError(StrCat("'", Printable(path, 512), "' belongs to uid ",
+                                              file->facts.st_uid, ", neither root nor this user"));
+  }
+  return ReadAll(*file, path, limit);
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content, mode_t mode) {
+  if (absl::Status status = CheckPath(path); !status.ok()) {
+    return status;
+  }
+  std::string temporary = path + ".XXXXXX";
+  Fd fd(mkostemp(temporary.data(), O_CLOEXEC));  // 0600 until the content stands
+  if (fd.get() < 0) {
+    return ErrnoError(errno, "make a temporary file for", path);
+  }
+  absl::Cleanup remove = [&temporary] { unlink(temporary.c_str()); };
+  if (absl::Status status = WriteAndSync(fd, content, mode, path); !status.ok()) {
+    return status;
+  }
+  if (rename(temporary.c_str(), path.c_str()) != 0) {
+    return ErrnoError(errno, "replace", path);
+  }
+  std::move(remove).Cancel();
+  return SyncDirectory(DirectoryOf(path));
+}
+
+absl::Status EnsurePrivateDirectory(const std::string& path) {
+  if (absl::Status status = CheckPath(path); !status.ok()) {
+    return status;
+  }
+  if (mkdir(path.c_str(), S_IRWXU) == 0) {
+    if (absl::Status status = SyncDirectory(DirectoryOf(path)); !status.ok()) {
+      return status;
+    }
+  } else if (errno != EEXIST) {
+    return ErrnoError(errno, "make directory", path);
+  }
+  // A symbolic link is followed: systemd's DynamicUser makes /var/lib/NAME one.
+  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  struct stat facts {};
+  if (fd.get() < 0 || fstat(fd.get(), &facts) != 0) {
+    return ErrnoError(errno, "open directory", path);
+  }
+  if (facts.st_uid != geteuid()) {
+    return absl::PermissionDeniedError(StrCat("directory '", Printable(path, 512),
+                                              "' belongs to uid ", facts.st_uid,
+                                              ", not to this user"));
+  }
+  if ((facts.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    return absl::PermissionDeniedError(
+        StrCat("directory '", Printable(path, 512), "' is open to group or others; chmod 700 it"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace postern::base

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/admin/pages.h"
+
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+
+namespace postern::admin {
+namespace {
+
+constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kText = "text/plain; charset=utf-8";
+constexpr std::string_view kPrometheus = "text/plain; version=0.0.4; charset=utf-8";
+
+constexpr std::string_view kIndex =
+    "/status       what this proxy is doing, in one JSON object\n"
+    "/config       the effective configuration\n"
+    "/certs        certificate chain and trust bundles\n"
+    "/connections  what is open\n"
+    "/failures     the last failed connections, with reason and mend\n"
+    "/live /ready /metrics\n"
+    "POST /drain /shutdown /logging?level=LEVEL: over the unix socket (--admin-socket) alone\n";
+
+Reply Ok(std::string_view type, std::string body) {
+  return {200, std::string(type), std::move(body)};
+}
+
+}  // namespace
+
+std::optional<Reply> ReadPage(const Pages& pages, std::string_view path) {
+  if (path == "/") {
+    return Ok(kText, std::string(kIndex));
+  }
+  if (path == "/status") {
+    return Ok(kJson, pages.status());
+  }
+  if (path == "/config") {
+    return Ok(kJson, pages.config());
+  }
+  if (path == "/certs") {
+    return Ok(kJson, pages.certs());
+  }
+  if (path == "/connections") {
+    return Ok(kJson, pages.connections());
+  }
+  if (path == "/failures") {
+    return Ok(kJson, pages.failures());
+  }
+  return ReadHealthPage(pages, path);
+}
+
+std::optional<Reply> ReadHealthPage(const Pages& pages, std::string_view path) {
+  if (path == "/live") {
+    return Ok(kText, "live\n");
+  }
+  if (path == "/ready") {
+    const std::vector<std::string> missing = pages.missing();
+    if (missing.empty()) {
+      return Ok(kText, "ready\n");
+    }
+    return Reply{503, std::string(kText),
+                 base::StrCat("not ready: ", absl::StrJoin(missing, "; "), "\n")};
+  }
+  if (path == "/metrics") {
+    return Ok(kPrometheus, pages.metrics());
+  }
+  return std::nullopt;
+}
+
+Reply ErrorReply(int status, std::string_view text) {
+  return {status, std::string(kJson),
+          base::StrCat("{\"error\":\"",
+                       absl::StrReplaceAll(base::Printable(text), {{"\\", "\\\\"}}), "\"}\n")};
+}
+
+}  // namespace postern::admin

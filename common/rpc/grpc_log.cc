@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/rpc/grpc_log.h"
+
+#include <grpc/support/log.h>
+#include <spdlog/spdlog.h>
+
+#include "common/base/bytes.h"
+
+namespace postern::rpc {
+namespace {
+
+constexpr size_t kLongestLine = 512;
+
+void WriteLine(gpr_log_func_args* args) {
+  const auto level =
+      args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::debug : spdlog::level::trace;
+  // The message may hold what a peer sent.
+  spdlog::log(level, "grpc: {}", base::Printable(args->message, kLongestLine));
+}
+
+}  // namespace
+
+void RouteGrpcLog() {
+  gpr_set_log_function(&WriteLine);
+}
+
+}  // namespace postern::rpc

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "control/store/database.h"
+#include "control/store/store.h"
+
+// The interfaces of store.h over SQLite, one class for each noun. Internal to control/store.
+namespace postern::store {
+
+// 32 hex digits of OpenSSL's random generator.
+absl::StatusOr<std::string> RandomId();
+
+// One row of the meta table that counts something.
+absl::StatusOr<int64_t> ReadCounter(Connection& connection, std::string_view key);
+absl::Status AddToCounter(Connection& connection, std::string_view key, int64_t amount);
+
+// Stores `entry` (id and created_at set by the caller) inside the caller's transaction.
+absl::Status InsertEntry(Connection& connection, const Entry& entry);
+
+class SqliteEntries : public EntryStore {
+ public:
+  SqliteEntries(Database& database, const base::Clock& clock)
+      : database_(database), clock_(clock) {}
+  absl::StatusOr<Entry> CreateEntry(const Entry& entry) override;
+  absl::StatusOr<std::vector<Entry>> ListEntries(std::string_view spiffe_id) override;
+  absl::StatusOr<Entry> GetEntry(std::string_view id) override;
+  absl::StatusOr<std::vector<Entry>> MatchEntries(
+      const std::vector<std::string>& selectors) override;
+  absl::Status DeleteEntry(std::string_view id) override;
+
+ private:
+  Database& database_;
+  const base::Clock& clock_;
+};
+
+class SqliteTokens : public TokenStore {
+ public:
+  SqliteTokens(Database& database, const base::Clock& clock) : database_(database), clock_(clock) {}
+  absl::StatusOr<Entry> CreateToken(const base::Sha256Digest& token_sha256, const Entry& entry,
+                                    absl::Time expires_at) override;
+  absl::StatusOr<UsedToken> UseToken(const base::Sha256Digest& token_sha256,
+                                     absl::Time now) override;
+  absl::StatusOr<uint64_t> DeleteExpiredTokens(absl::Time now) override;
+
+ private:
+  Database& database_;
+  const base::Clock& clock_;
+};
+
+class SqliteCertificates : public CertificateLog {
+ public:
+  explicit SqliteCertificates(Database& database) : database_(database) {}
+  absl::Status Append(const IssuedCertificate& certificate) override;
+  absl::StatusOr<IssuedCertificate> FindBySerial(std::string_view serial) override;
+  absl::StatusOr<uint64_t> CountIssued() override;
+  absl::StatusOr<uint64_t> PruneExpired(absl::Time before) override;
+
+ private:
+  Database& database_;
+};
+
+class SqliteCas : public CaStore {
+ public:
+  SqliteCas(Database& database, uint64_t epoch) : database_(database), epoch_(epoch) {}
+  absl::StatusOr<std::vector<CaRecord>> ListCas() override;
+  absl::Status AddCas(const std::vector<CaRecord>& records) override;
+  absl::StatusOr<Version> BundleVersion() override;
+
+ private:
+  Database& database_;
+  const uint64_t epoch_;
+};
+
+class SqlitePolicy : public PolicyStore {
+ public:
+  SqlitePolicy(Database& database, uint64_t epoch) : database_(database), epoch_(epoch) {}
+  absl::StatusOr<PolicyDocuments> GetPolicy() override;
+  absl::StatusOr<PolicyDocuments> PutPolicy(const std::vector<PolicyDocument>& documents) override;
+
+ private:
+  Database& database_;
+  const uint64_t epoch_;
+};
+
+}  // namespace postern::store

@@ -9,6 +9,7 @@ postern_module(common/base LINKS absl::status absl::statusor absl::strings absl:
 postern_module(common/x509 USES common/base LINKS OpenSSL::SSL OpenSSL::Crypto
   nlohmann_json::nlohmann_json)
 postern_module(common/rpc USES common/x509 LINKS PkgConfig::GRPCPP)
+postern_module(common/http USES common/base LINKS PkgConfig::HTTPLIB)
 
 postern_module(proxy/config USES common/base common/x509 LINKS yaml-cpp CLI11::CLI11
   nlohmann_json::nlohmann_json)
@@ -22,16 +23,16 @@ postern_module(proxy/identity USES common/x509 common/rpc proto/postern/v1 proxy
 postern_module(proxy/session USES common/x509 proxy/config proxy/telemetry proxy/net proxy/tls
   proxy/intercept proxy/policy proxy/identity)
 postern_module(proxy/admin USES proxy/session proxy/telemetry proxy/config proxy/identity proxy/net
-  LINKS PkgConfig::HTTPLIB)
+  common/http)
 
 postern_module(control/store USES common/base common/x509 LINKS SQLite::SQLite3)
 postern_module(control/attest USES common/base common/x509 control/store)
 postern_module(control/ca USES common/base common/x509 control/store)
 postern_module(control/issue USES common/base common/x509 control/store control/attest control/ca)
 postern_module(control/mesh USES common/base common/x509 control/store)
-postern_module(control/service USES common/base common/x509 common/rpc control/store control/attest
+postern_module(control/service USES common/base common/x509 common/rpc common/http control/store control/attest
   control/ca control/issue control/mesh proto/postern/v1
-  LINKS prometheus-cpp::core PkgConfig::HTTPLIB CLI11::CLI11)
+  LINKS prometheus-cpp::core CLI11::CLI11)
 
 postern_module(cli USES common/base common/x509 common/rpc proto/postern/v1 proxy/intercept
   proxy/policy proxy/config LINKS CLI11::CLI11 PkgConfig::HTTPLIB nlohmann_json::nlohmann_json)

@@ -20,6 +20,9 @@
 namespace postern::admin {
 namespace {
 
+using http::ErrorReply;
+using http::Reply;
+
 constexpr size_t kMaxRequestBytes = 8192;
 constexpr timeval kTimeout = {2, 0};  // for one read or write: one thread serves everybody
 

@@ -2,16 +2,16 @@
 #include "proxy/admin/pages.h"
 
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
-#include "common/base/bytes.h"
 #include "common/base/strings.h"
 
 namespace postern::admin {
 namespace {
 
-constexpr std::string_view kJson = "application/json";
-constexpr std::string_view kText = "text/plain; charset=utf-8";
-constexpr std::string_view kPrometheus = "text/plain; version=0.0.4; charset=utf-8";
+using http::kJson;
+using http::kPrometheus;
+using http::kText;
+using http::Ok;
+using http::Reply;
 
 constexpr std::string_view kIndex =
     "/status       what this proxy is doing, in one JSON object\n"
@@ -21,10 +21,6 @@ constexpr std::string_view kIndex =
     "/failures     the last failed connections, with reason and mend\n"
     "/live /ready /metrics\n"
     "POST /drain /shutdown /logging?level=LEVEL: over the unix socket (--admin-socket) alone\n";
-
-Reply Ok(std::string_view type, std::string body) {
-  return {200, std::string(type), std::move(body)};
-}
 
 }  // namespace
 
@@ -66,12 +62,6 @@ std::optional<Reply> ReadHealthPage(const Pages& pages, std::string_view path) {
     return Ok(kPrometheus, pages.metrics());
   }
   return std::nullopt;
-}
-
-Reply ErrorReply(int status, std::string_view text) {
-  return {status, std::string(kJson),
-          base::StrCat("{\"error\":\"",
-                       absl::StrReplaceAll(base::Printable(text), {{"\\", "\\\\"}}), "\"}\n")};
 }
 
 }  // namespace postern::admin

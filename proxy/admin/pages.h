@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/http/http_server.h"
 
 namespace postern::admin {
 
@@ -31,19 +32,10 @@ struct Verbs {
   std::function<absl::Status(std::string_view level)> set_log_level;
 };
 
-struct Reply {
-  int status = 200;  // HTTP
-  std::string content_type;
-  std::string body;
-};
-
 // The reply to a reading request of the administration port; nullopt for an unknown path.
-std::optional<Reply> ReadPage(const Pages& pages, std::string_view path);
+std::optional<http::Reply> ReadPage(const Pages& pages, std::string_view path);
 
 // The reply to /live, /ready or /metrics; nullopt for another path.
-std::optional<Reply> ReadHealthPage(const Pages& pages, std::string_view path);
-
-// A JSON reply {"error": text}.
-Reply ErrorReply(int status, std::string_view text);
+std::optional<http::Reply> ReadHealthPage(const Pages& pages, std::string_view path);
 
 }  // namespace postern::admin

@@ -14,10 +14,13 @@
 
 #include "common/base/strings.h"
 #include "proxy/admin/control_socket.h"
-#include "proxy/admin/http_server.h"
+#include "proxy/admin/pages.h"
 
 namespace postern::admin {
 namespace {
+
+using http::HostCheck;
+using http::HttpServer;
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -89,6 +92,8 @@ class AdminTest : public ::testing::Test {
   }
 
   Pages pages_;
+  http::ReadPage operators_ = [this](std::string_view path) { return ReadPage(pages_, path); };
+  http::ReadPage scrapers_ = [this](std::string_view path) { return ReadHealthPage(pages_, path); };
   Verbs verbs_;
   std::vector<std::string> missing_;
   std::atomic<int> drains_ = 0;
@@ -97,7 +102,7 @@ class AdminTest : public ::testing::Test {
 };
 
 TEST_F(AdminTest, OperatorsReadEveryPage) {
-  auto server = HttpServer::Start("127.0.0.1", 0, Audience::kOperators, pages_);
+  auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kThisMachine, operators_);
   ASSERT_TRUE(server.ok()) << server.status();
   for (const std::string page : {"/status", "/config", "/certs"}) {
     const std::string reply = OverTcp(AF_INET, (*server)->port(), Get(page));
@@ -109,7 +114,7 @@ TEST_F(AdminTest, OperatorsReadEveryPage) {
 }
 
 TEST_F(AdminTest, AForeignHostHeaderIsRefused) {
-  auto server = HttpServer::Start("127.0.0.1", 0, Audience::kOperators, pages_);
+  auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kThisMachine, operators_);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/status", "evil.example:15000")),
               StartsWith("HTTP/1.1 403"));
@@ -118,7 +123,7 @@ TEST_F(AdminTest, AForeignHostHeaderIsRefused) {
 }
 
 TEST_F(AdminTest, TcpPortNeverChangesAnything) {
-  auto server = HttpServer::Start("127.0.0.1", 0, Audience::kOperators, pages_);
+  auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kThisMachine, operators_);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_THAT(OverTcp(AF_INET, (*server)->port(),
                       "POST /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n"
@@ -129,7 +134,7 @@ TEST_F(AdminTest, TcpPortNeverChangesAnything) {
 }
 
 TEST_F(AdminTest, ReadinessSaysWhatIsMissingAndCanBeLostAgain) {
-  auto server = HttpServer::Start("127.0.0.1", 0, Audience::kScrapers, pages_);
+  auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kNone, scrapers_);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/ready")), StartsWith("HTTP/1.1 200"));
   missing_ = {"no certificate", "no policy"};
@@ -139,7 +144,7 @@ TEST_F(AdminTest, ReadinessSaysWhatIsMissingAndCanBeLostAgain) {
 }
 
 TEST_F(AdminTest, ScrapersGetMetricsOverBothFamiliesAndNothingElse) {
-  auto server = HttpServer::Start("0.0.0.0", 0, Audience::kScrapers, pages_);
+  auto server = HttpServer::Start("0.0.0.0", 0, HostCheck::kNone, scrapers_);
   ASSERT_TRUE(server.ok()) << server.status();
   for (const int family : {AF_INET, AF_INET6}) {
     const std::string reply = OverTcp(family, (*server)->port(), Get("/metrics", "pod-7.example"));
@@ -151,9 +156,9 @@ TEST_F(AdminTest, ScrapersGetMetricsOverBothFamiliesAndNothingElse) {
 }
 
 TEST_F(AdminTest, ASecondServerOnThePortIsRefused) {
-  auto first = HttpServer::Start("127.0.0.1", 0, Audience::kScrapers, pages_);
+  auto first = HttpServer::Start("127.0.0.1", 0, HostCheck::kNone, scrapers_);
   ASSERT_TRUE(first.ok()) << first.status();
-  auto second = HttpServer::Start("127.0.0.1", (*first)->port(), Audience::kScrapers, pages_);
+  auto second = HttpServer::Start("127.0.0.1", (*first)->port(), HostCheck::kNone, scrapers_);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(base::Message(second.status())), HasSubstr("127.0.0.1"));
 }

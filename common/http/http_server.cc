@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "proxy/admin/http_server.h"
+#include "common/http/http_server.h"
 
 #include <httplib.h>
 #include <sys/socket.h>
@@ -8,9 +8,11 @@
 #include <thread>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/bytes.h"
 #include "common/base/strings.h"
 
-namespace postern::admin {
+namespace postern::http {
 namespace {
 
 constexpr size_t kThreads = 4;
@@ -40,8 +42,8 @@ void Send(const Reply& reply, httplib::Response& response) {
   response.set_content(reply.body, reply.content_type.c_str());
 }
 
-std::unique_ptr<httplib::Server> MakeServer(const std::string& host, Audience audience,
-                                            const Pages& pages) {
+std::unique_ptr<httplib::Server> MakeServer(const std::string& host, HostCheck check,
+                                            const ReadPage& read_page) {
   auto server = std::make_unique<httplib::Server>();
   server->new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
   server->set_socket_options(UseReuseAddrOnly);
@@ -50,20 +52,16 @@ std::unique_ptr<httplib::Server> MakeServer(const std::string& host, Audience au
   server->set_keep_alive_timeout(1);  // an idle scraper must not hold one of the few threads
   server->set_payload_max_length(0);
   server->Get(
-      ".*", [host, audience, &pages](const httplib::Request& request, httplib::Response& response) {
-        if (audience == Audience::kOperators &&
+      ".*", [host, check, read_page](const httplib::Request& request, httplib::Response& response) {
+        if (check == HostCheck::kThisMachine &&
             !NamesThisMachine(request.get_header_value("Host"), host)) {
           Send(ErrorReply(403, "the Host header does not name this machine"), response);
           return;
         }
-        const std::optional<Reply> reply = audience == Audience::kOperators
-                                               ? ReadPage(pages, request.path)
-                                               : ReadHealthPage(pages, request.path);
-        Send(reply.value_or(ErrorReply(404, "no such page; see /")), response);
+        Send(read_page(request.path).value_or(ErrorReply(404, "no such page")), response);
       });
   server->Post(".*", [](const httplib::Request&, httplib::Response& response) {
-    Send(ErrorReply(405, "this port only reads; verbs go over the unix socket (--admin-socket)"),
-         response);
+    Send(ErrorReply(405, "this port only reads"), response);
   });
   return server;
 }
@@ -79,6 +77,16 @@ uint16_t Bind(httplib::Server& server, const std::string& host, uint16_t port) {
 
 }  // namespace
 
+Reply Ok(std::string_view content_type, std::string body) {
+  return {200, std::string(content_type), std::move(body)};
+}
+
+Reply ErrorReply(int status, std::string_view text) {
+  // Printable leaves no quote, but its \xNN is no escape of JSON.
+  const std::string safe = absl::StrReplaceAll(base::Printable(text), {{"\\", "\\\\"}});
+  return {status, std::string(kJson), base::StrCat("{\"error\":\"", safe, "\"}\n")};
+}
+
 struct HttpServer::Impl {
   std::unique_ptr<httplib::Server> server;
   std::thread thread;
@@ -86,16 +94,16 @@ struct HttpServer::Impl {
 };
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& host,
-                                                              uint16_t port, Audience audience,
-                                                              const Pages& pages) {
+                                                              uint16_t port, HostCheck check,
+                                                              ReadPage read_page) {
   auto impl = std::make_unique<Impl>();
   if (host == "0.0.0.0") {
     // One socket for both families; a machine without IPv6 gets the IPv4 one below.
-    impl->server = MakeServer(host, audience, pages);
+    impl->server = MakeServer(host, check, read_page);
     impl->port = Bind(*impl->server, "::", port);
   }
   if (impl->port == 0) {
-    impl->server = MakeServer(host, audience, pages);
+    impl->server = MakeServer(host, check, read_page);
     impl->port = Bind(*impl->server, host, port);
   }
   if (impl->port == 0) {
@@ -122,4 +130,4 @@ uint16_t HttpServer::port() const {
   return impl_->port;
 }
 
-}  // namespace postern::admin
+}  // namespace postern::http

@@ -37,7 +37,7 @@ class Recorder(unittest.TestResult):
     def _record(self, test, outcome, reason=""):
         name = test.id()
         words = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[outcome]
-        spent = time.monotonic() - self._started
+        spent = time.monotonic() - self._started if self._started else 0.0
         tail = f": {reason}" if outcome == "skipped" else f" ({spent:.1f} s)"
         print(f"   {words} {name}{tail}", flush=True)
         if outcome == "failed":

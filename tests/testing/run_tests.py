@@ -105,7 +105,7 @@ def run_ctest(build, labels, counts):
                 counts.add(label, name, "failed", "crashed, timed out or could not start")
 
 
-def run_python_file(path, label, build, counts):
+def run_python_file(path, label, build, counts, stdout=None):
     relative = os.path.relpath(path, ROOT)
     out = os.path.join(build, "test-results", relative.replace("/", "_") + ".json")
     if os.path.exists(out):
@@ -115,7 +115,8 @@ def run_python_file(path, label, build, counts):
     limit = SOAK_FILE_LIMIT if os.environ.get("POSTERN_SOAK") else PYTHON_FILE_LIMIT[label]
     print(f"-- {relative}", flush=True)
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, RUN_PYTHON, path, out], env=environment)
+    process = subprocess.Popen([sys.executable, RUN_PYTHON, path, out], env=environment,
+                               stdout=stdout, stderr=stdout)
     try:
         process.wait(timeout=limit)
         trouble = f"ended with status {process.returncode} and left no results"

@@ -60,9 +60,10 @@ postern_missing_packages() {
 
 # postern_choose_package A|B: the first name that apt has a candidate for.
 postern_choose_package() {
-  local name
+  local name known
   for name in ${1//|/ }; do
-    if apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+    known=$(apt-cache policy "$name" 2>/dev/null) || known=
+    if [[ $known =~ Candidate:\ [^\(] ]]; then
       echo "$name"
       return 0
     fi

@@ -30,7 +30,7 @@ struct AccessRecord {
   uint64_t bytes_from_downstream = 0;
   uint64_t bytes_from_upstream = 0;
   std::string policy_rule;
-  base::Failure end;               // reason kOk when all went well
+  base::Failure end;  // reason kOk when all went well
 };
 
 // Writes records as JSON lines from a thread of its own. Add never blocks: when the queue is full
@@ -55,8 +55,8 @@ class AccessLog {
   std::unique_ptr<Impl> impl_;
 };
 
-// The last failures, for /failures: a bounded ring, newest first. Any thread; rate-limited per reason
-// and second in the log, never in the counts.
+// The last failures, for /failures: a bounded ring, newest first. Any thread; rate-limited per
+// reason and second in the log, never in the counts.
 class FailureRing {
  public:
   explicit FailureRing(size_t capacity = 256);

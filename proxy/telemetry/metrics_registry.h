@@ -23,24 +23,25 @@ struct IdentityGauges {
   uint64_t renewals_failed = 0;
   uint64_t bundle_epoch = 0, bundle_sequence = 0;
   uint64_t policy_epoch = 0, policy_sequence = 0;
-  double bundle_age_seconds = 0;     // since the issuer last confirmed it; 0 for files just read
-  double clock_skew_seconds = 0;     // this clock minus the issuer's
+  double bundle_age_seconds = 0;  // since the issuer last confirmed it; 0 for files just read
+  double clock_skew_seconds = 0;  // this clock minus the issuer's
   bool issuer_connected = false;
-  uint64_t reload_failures = 0;      // files that did not load; the old ones go on
+  uint64_t reload_failures = 0;  // files that did not load; the old ones go on
 };
 
-// What the sources of numbers are. The functions are called at each scrape, from the scrape's thread.
+// What the sources of numbers are. The functions are called at each scrape, from the scrape's
+// thread.
 struct MetricsSources {
   std::vector<const WorkerMetrics*> workers;
   std::function<IdentityGauges()> identity;
   std::function<bool()> ready;
   std::function<uint64_t()> access_log_dropped;
-  size_t tls_only_tunnels = 0;       // said loudly: tunnels with client-auth=none
+  size_t tls_only_tunnels = 0;  // said loudly: tunnels with client-auth=none
 };
 
 // The scrape: sums the workers' counters into prometheus-cpp families and writes the text format
-// 0.0.4. All names are in metric_names.h, which also makes docs/METRICS.md. Any thread, one scrape at
-// a time.
+// 0.0.4. All names are in metric_names.h, which also makes docs/METRICS.md. Any thread, one scrape
+// at a time.
 class MetricsRegistry {
  public:
   explicit MetricsRegistry(MetricsSources sources);

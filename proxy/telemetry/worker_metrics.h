@@ -15,7 +15,7 @@ namespace postern::telemetry {
 // How a connection is protected on its mesh side.
 enum class Security : uint8_t {
   kMutualTls,
-  kTlsOnly,         // client-auth=none
+  kTlsOnly,  // client-auth=none
   kPlaintext,
   kApplicationTls,  // the application's own TLS, passed through
   kNone,            // ended before it was known
@@ -25,11 +25,11 @@ std::string_view Token(Security security) noexcept;
 
 // Why a connection is plaintext.
 enum class PlaintextReason : uint8_t {
-  kNotInMesh,        // outbound: the destination is not of the mesh
-  kPermissive,       // inbound: a plaintext client on a permissive port
-  kDisabled,         // inbound: the port's mode is disabled
-  kApplicationTls,   // the application's own TLS on a permissive port or outbound
-  kServerFirst,      // permissive: the client was silent, the server was let speak
+  kNotInMesh,       // outbound: the destination is not of the mesh
+  kPermissive,      // inbound: a plaintext client on a permissive port
+  kDisabled,        // inbound: the port's mode is disabled
+  kApplicationTls,  // the application's own TLS on a permissive port or outbound
+  kServerFirst,     // permissive: the client was silent, the server was let speak
 };
 inline constexpr size_t kPlaintextReasonCount = 5;
 std::string_view Token(PlaintextReason reason) noexcept;
@@ -68,7 +68,8 @@ struct WorkerMetrics {
   using Counters = std::array<Counter, N>;
 
   Counters<base::kDirectionCount> opened;
-  std::array<Counters<base::kCloseReasonCount>, base::kDirectionCount> closed;  // [direction][reason]
+  std::array<Counters<base::kCloseReasonCount>, base::kDirectionCount>
+      closed;                                                           // [direction][reason]
   std::array<Counters<kSecurityCount>, base::kDirectionCount> secured;  // once known
   // Bytes of application data, by who sent them.
   std::array<Counters<base::kSideCount>, base::kDirectionCount> bytes;  // [direction][from side]
@@ -76,9 +77,9 @@ struct WorkerMetrics {
   std::array<Counters<base::kCloseReasonCount>, base::kDirectionCount> handshake_failures;
   std::array<DurationHistogram, base::kDirectionCount> handshake_seconds;
   Counters<kPlaintextReasonCount> plaintext;
-  Counters<base::kDirectionCount> denied;        // by policy
+  Counters<base::kDirectionCount> denied;  // by policy
   Counter accept_errors;
-  Counter accept_paused;                         // times the connection limit stopped accepting
+  Counter accept_paused;  // times the connection limit stopped accepting
 };
 
 }  // namespace postern::telemetry

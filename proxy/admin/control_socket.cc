@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/admin/control_socket.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +13,7 @@
 #include <thread>
 
 #include "common/base/strings.h"
+#include "common/base/unix_socket.h"
 
 namespace postern::admin {
 namespace {
@@ -24,6 +22,7 @@ using http::ErrorReply;
 using http::Reply;
 
 constexpr size_t kMaxRequestBytes = 8192;
+constexpr int kBacklog = 16;
 constexpr timeval kTimeout = {2, 0};  // for one read or write: one thread serves everybody
 
 class Fd {
@@ -44,44 +43,6 @@ class Fd {
  private:
   int fd_;
 };
-
-absl::Status SystemError(std::string_view what, const std::string& path) {
-  return absl::UnavailableError(base::StrCat(what, " ", path, ": ", strerror(errno)));
-}
-
-bool IsListenedOn(const sockaddr_un& address) {
-  const Fd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
-}
-
-absl::StatusOr<Fd> Listen(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        base::StrCat("--admin-socket: a unix socket's path has at most ",
-                     sizeof(address.sun_path) - 1, " bytes: ", path));
-  }
-  std::copy(path.begin(), path.end(), address.sun_path);
-  struct stat info {};
-  if (lstat(path.c_str(), &info) == 0) {
-    if (!S_ISSOCK(info.st_mode)) {
-      return absl::FailedPreconditionError(base::StrCat(path, " exists and is no socket"));
-    }
-    if (IsListenedOn(address)) {
-      return absl::FailedPreconditionError(base::StrCat(path, " is in use by another process"));
-    }
-    unlink(path.c_str());
-  }
-  Fd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  // The mode on the descriptor is what bind gives the file: no moment with wider rights.
-  if (listener.get() < 0 || fchmod(listener.get(), 0600) != 0 ||
-      bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      chmod(path.c_str(), 0600) != 0 || listen(listener.get(), 16) != 0) {
-    return SystemError("cannot listen on unix socket", path);
-  }
-  return listener;
-}
 
 bool MayAdminister(int fd) {
   ucred peer{};
@@ -188,15 +149,13 @@ Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
 }  // namespace
 
 struct ControlSocket::Impl {
-  std::string path;
-  struct stat file {};  // to tell at the end whether the file is still ours
-  Fd listener;
+  std::unique_ptr<base::UnixServerSocket> socket;
   Fd stop;
   const Pages* pages = nullptr;
   const Verbs* verbs = nullptr;
   std::thread thread;
 
-  void Serve();
+  void Serve() const;
   void ServeOne(int fd) const;
 };
 
@@ -212,38 +171,29 @@ void ControlSocket::Impl::ServeOne(int fd) const {
                               : Answer(*pages, *verbs, head));
 }
 
-void ControlSocket::Impl::Serve() {
-  std::array<pollfd, 2> waits = {{{listener.get(), POLLIN, 0}, {stop.get(), POLLIN, 0}}};
+void ControlSocket::Impl::Serve() const {
   while (true) {
-    if (poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) {
+    const Fd accepted(socket->AcceptUnless(stop.get()));
+    if (accepted.get() < 0) {
       return;
     }
-    if (waits[1].revents != 0) {
-      return;
-    }
-    const Fd accepted(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (accepted.get() >= 0) {
-      ServeOne(accepted.get());
-    } else if (errno == EMFILE || errno == ENFILE) {
-      // The connection stays in the backlog and poll would say so at once: wait for a descriptor.
-      poll(&waits[1], 1, 100);
-    }
+    ServeOne(accepted.get());
   }
 }
 
 absl::StatusOr<std::unique_ptr<ControlSocket>> ControlSocket::Start(const std::string& path,
                                                                     const Pages& pages,
                                                                     const Verbs& verbs) {
-  absl::StatusOr<Fd> listener = Listen(path);
-  if (!listener.ok()) {
-    return listener.status();
+  absl::StatusOr<std::unique_ptr<base::UnixServerSocket>> socket =
+      base::UnixServerSocket::Listen(path, 0600, kBacklog);
+  if (!socket.ok()) {
+    return socket.status();
   }
   auto impl = std::make_unique<Impl>();
-  impl->path = path;
-  impl->listener = *std::move(listener);
+  impl->socket = *std::move(socket);
   impl->stop = Fd(eventfd(0, EFD_CLOEXEC));
-  if (impl->stop.get() < 0 || lstat(path.c_str(), &impl->file) != 0) {
-    return SystemError("cannot watch unix socket", path);
+  if (impl->stop.get() < 0) {
+    return absl::UnavailableError(base::StrCat("cannot make an eventfd: ", strerror(errno)));
   }
   impl->pages = &pages;
   impl->verbs = &verbs;
@@ -256,11 +206,6 @@ ControlSocket::ControlSocket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 ControlSocket::~ControlSocket() {
   eventfd_write(impl_->stop.get(), 1);
   impl_->thread.join();
-  struct stat now {};
-  if (lstat(impl_->path.c_str(), &now) == 0 && now.st_ino == impl_->file.st_ino &&
-      now.st_dev == impl_->file.st_dev) {
-    unlink(impl_->path.c_str());
-  }
 }
 
 }  // namespace postern::admin

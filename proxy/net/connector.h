@@ -17,8 +17,8 @@ struct ConnectOptions {
 };
 
 // One connect attempt. Destroying it cancels; the callback comes once, never from inside the
-// constructor. Errors: DeadlineExceeded is the caller's own timer; Unavailable holds the address and
-// the system's error; ResourceExhausted for EMFILE and EADDRNOTAVAIL.
+// constructor. Errors: DeadlineExceeded is the caller's own timer; Unavailable holds the address
+// and the system's error; ResourceExhausted for EMFILE and EADDRNOTAVAIL.
 class Connector {
  public:
   using Done = std::function<void(absl::StatusOr<std::unique_ptr<Stream>>)>;

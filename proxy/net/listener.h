@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,11 +15,11 @@
 namespace postern::net {
 
 struct ListenOptions {
-  bool reuse_port = true;       // several workers listen on one port (TCP)
-  bool transparent = false;     // IP_TRANSPARENT, for tproxy
+  bool reuse_port = true;    // several workers listen on one port (TCP)
+  bool transparent = false;  // IP_TRANSPARENT, for tproxy
   int backlog = 1024;
-  mode_t unix_mode = 0666;      // of a unix socket's file
-  int accepts_per_turn = 16;    // then other connections get their turn
+  mode_t unix_mode = 0666;    // of a unix socket's file
+  int accepts_per_turn = 16;  // then other connections get their turn
 };
 
 // A listening socket on a loop. Accept errors (EMFILE, ENFILE, ENOBUFS, ENOMEM) pause it with a
@@ -51,6 +53,9 @@ class Listener {
 
  private:
   struct Block;
+  static absl::StatusOr<std::unique_ptr<Listener>> Open(Loop& loop, int fd,
+                                                        const ListenOptions& options,
+                                                        OnAccept on_accept);
   explicit Listener(Block* block) : block_(block) {}
   Block* block_;
 };

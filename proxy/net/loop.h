@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <memory>
 
@@ -39,6 +40,10 @@ class Loop {
   // Calls `handler` on the loop when the process gets `signal_number`. One handler for each signal
   // and process.
   absl::Status OnSignal(int signal_number, std::function<void()> handler);
+
+  // How many Listeners, Streams, Timers, Connectors and signals are open on this loop. Zero when
+  // all were destroyed and the loop has turned once more: for tests of leaks. Loop thread only.
+  size_t OpenHandles() const;
 
   struct Impl;
   Impl* impl() const { return impl_.get(); }  // for proxy/net alone

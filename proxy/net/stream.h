@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -73,6 +74,7 @@ class Stream {
   int fd() const;
 
  private:
+  friend class StreamAdopter;
   struct Block;
   explicit Stream(Block* block) : block_(block) {}
   Block* block_;  // heap memory that libuv may call back into: freed by its close callback

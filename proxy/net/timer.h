@@ -10,7 +10,8 @@
 namespace postern::net {
 
 // Calls back once, or again and again, on its loop's thread. Destroying it cancels; it may be
-// destroyed or re-armed inside its own callback. Cheap to re-arm (no allocation after construction).
+// destroyed or re-armed inside its own callback. Cheap to re-arm (no allocation after
+// construction).
 class Timer {
  public:
   Timer(Loop& loop, std::function<void()> callback);

@@ -47,8 +47,9 @@ class Registry {
   // port 0, a TTL outside of its bounds, too many of something. AlreadyExists: see EntryStore.
   absl::StatusOr<store::Entry> CreateEntry(store::Entry entry);
 
-  // `entry` as above, but its selectors may be empty: the token's own is added, and all must hold.
-  // `ttl` zero: ten minutes. InvalidArgument: `ttl` negative or above kMaxTokenTtl.
+  // `entry` as above, without selectors: the store adds the token's own, and a token attests to
+  // nothing else. `ttl` zero: ten minutes. InvalidArgument: also selectors that were given, `ttl`
+  // not within 1 s to kMaxTokenTtl.
   absl::StatusOr<CreatedToken> CreateToken(store::Entry entry, absl::Duration ttl);
 
   absl::StatusOr<std::vector<store::Entry>> ListEntries(std::string_view spiffe_id);

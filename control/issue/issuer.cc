@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/issue/issuer.h"
+
+#include <openssl/x509v3.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/strings.h"
+#include "common/x509/certificate.h"
+#include "common/x509/chain_verifier.h"
+#include "common/x509/key.h"
+#include "control/issue/check_signed.h"
+#include "control/issue/registry.h"
+
+namespace postern::issue {
+namespace {
+
+using attest::Refuse;
+
+// A clash of 128 random bits means a broken generator, not bad luck; three are not tried again.
+constexpr int kSerialAttempts = 3;
+
+absl::Status StoreRefusal(const absl::Status& status) {
+  // The caller learns that it may try again; the operator learns why.
+  spdlog::error("the store failed: {}", base::Message(status));
+  return Refuse(RefusalReason::kStoreError, "the issuer's store does not answer; try again");
+}
+
+absl::Status Internal(std::string_view what, const absl::Status& status) {
+  spdlog::error("{}: {}", what, base::Message(status));
+  return Refuse(RefusalReason::kInternal, what);
+}
+
+// An identity in the request can only confirm what the issuer decides; this is what needs no
+// decision.
+absl::Status CheckRequestedUri(const x509::VerifiedCsr& csr,
+                               const x509::TrustDomain& trust_domain) {
+  if (!csr.uri.has_value()) {
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<x509::SpiffeId> id = x509::SpiffeId::Parse(*csr.uri);
+  if (!id.ok() || id->trust_domain_name() != trust_domain.name() || IsReserved(*id)) {
+    return Refuse(RefusalReason::kForeignIdentity,
+                  base::StrCat("the CSR asks for \"", base::Printable(*csr.uri),
+                               "\", which this issuer never grants: leave the URI SAN out"));
+  }
+  return absl::OkStatus();
+}
+
+void Audit(const IssueRequest& request, const absl::StatusOr<IssueResult>& answer) {
+  const std::string source = base::Printable(request.source);
+  const std::string_view evidence = attest::KindOf(request.evidence);
+  if (answer.ok()) {
+    spdlog::info("issued id={} serial={} entry={} evidence={} source={} not_after={}",
+                 answer->id.uri(), answer->serial, answer->entry_id, evidence, source,
+                 absl::FormatTime(answer->not_after, absl::UTCTimeZone()));
+  } else {
+    spdlog::warn("refused reason={} evidence={} source={}: {}",
+                 attest::Token(ReasonOf(answer.status())), evidence, source,
+                 base::Message(answer.status()));
+  }
+}
+
+}  // namespace
+
+absl::Status TtlPolicy::Check(absl::Duration ttl) const {
+  if (ttl < minimum() || ttl > kMaxTtl) {
+    return absl::InvalidArgumentError(
+        base::StrCat("a time to live of ", absl::FormatDuration(ttl), " is outside of ",
+                     absl::FormatDuration(minimum()), " to ", absl::FormatDuration(kMaxTtl),
+                     allow_short_ttl ? "" : " (--allow-short-ttl allows it from 10 s)"));
+  }
+  return absl::OkStatus();
+}
+
+Issuer::Issuer(TtlPolicy ttl, ca::CaSigner& ca, store::Store& store, attest::Attestor& attestor,
+               const base::Clock& clock)
+    : ttl_(ttl), ca_(ca), store_(store), attestor_(attestor), clock_(clock) {}
+
+absl::StatusOr<std::unique_ptr<Issuer>> Issuer::Create(TtlPolicy ttl, ca::CaSigner& ca,
+                                                       store::Store& store,
+                                                       attest::Attestor& attestor,
+                                                       const base::Clock& clock) {
+  if (absl::Status status = ttl.Check(ttl.default_ttl); !status.ok()) {
+    return status;
+  }
+  return std::unique_ptr<Issuer>(new Issuer(ttl, ca, store, attestor, clock));
+}
+
+absl::StatusOr<IssueResult> Issuer::Issue(const IssueRequest& request) {
+  absl::StatusOr<IssueResult> answer = Decide(request);
+  Audit(request, answer);
+  return answer;
+}
+
+absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
+  const absl::StatusOr<x509::VerifiedCsr> csr = x509::VerifyCsr(request.csr_der);
+  if (!csr.ok()) {
+    return Refuse(RefusalReason::kBadCsr, base::Message(csr.status()));
+  }
+  if (absl::Status status = CheckRequestedUri(*csr, ca_.trust_domain()); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = ca_.CheckUsable(); !status.ok()) {
+    return Refuse(RefusalReason::kCaExpired, base::Message(status));
+  }
+  const absl::StatusOr<attest::Attestation> attestation = attestor_.Attest(request.evidence);
+  if (!attestation.ok()) {
+    return attestation.status();
+  }
+  const absl::StatusOr<store::Entry> entry = FindEntry(*attestation);
+  if (!entry.ok()) {
+    return entry.status();
+  }
+  if (csr->uri.has_value() && *csr->uri != entry->spiffe_id.uri()) {
+    return Refuse(RefusalReason::kIdentityMismatch,
+                  base::StrCat("the CSR asks for \"", base::Printable(*csr->uri),
+                               "\", and the caller is attested as ", entry->spiffe_id.uri()));
+  }
+  const absl::Duration wanted_ttl =
+      entry->svid_ttl == absl::ZeroDuration() ? ttl_.default_ttl : entry->svid_ttl;
+  // An entry may be older than the present bounds.
+  const ca::SvidTemplate wanted{.id = entry->spiffe_id,
+                                .public_key = csr->public_key.get(),
+                                .ttl = std::clamp(wanted_ttl, ttl_.minimum(), kMaxTtl)};
+  return SignAndLog(wanted, entry->id);
+}
+
+absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attestation) {
+  if (!attestation.entry_id.empty()) {
+    absl::StatusOr<store::Entry> entry = store_.entries().GetEntry(attestation.entry_id);
+    if (absl::IsNotFound(entry.status())) {
+      return Refuse(RefusalReason::kNoEntry,
+                    "the entry that this certificate was issued under has been deleted");
+    }
+    return entry.ok() ? std::move(entry) : StoreRefusal(entry.status());
+  }
+  absl::StatusOr<std::vector<store::Entry>> entries =
+      store_.entries().MatchEntries(attestation.selectors);
+  if (!entries.ok()) {
+    return StoreRefusal(entries.status());
+  }
+  if (entries->empty()) {
+    return Refuse(RefusalReason::kNoEntry,
+                  "the caller is attested, but no registration entry matches it: see `postern "
+                  "entry list`");
+  }
+  if (entries->size() > 1) {
+    return Refuse(RefusalReason::kAmbiguousEntry,
+                  base::StrCat(entries->size(),
+                               " registration entries match the caller, and exactly one must: "
+                               "entries ",
+                               (*entries)[0].id, " and ", (*entries)[1].id));
+  }
+  return std::move(entries->front());
+}
+
+absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
+                                               const std::string& entry_id) {
+  for (int attempt = 0; attempt < kSerialAttempts; ++attempt) {
+    absl::StatusOr<ca::SignedSvid> made = ca_.SignX509Svid(wanted);
+    if (absl::IsFailedPrecondition(made.status())) {
+      return Refuse(RefusalReason::kCaExpired, base::Message(made.status()));
+    }
+    if (!made.ok()) {
+      return Internal("the certificate could not be signed", made.status());
+    }
+    const absl::Time now = clock_.Now();
+    if (absl::Status status = CheckSigned(*made, wanted, *ca_.bundles(), now); !status.ok()) {
+      return Internal("the signed certificate failed the issuer's own check", status);
+    }
+    const absl::Time issued_at = absl::FromUnixSeconds(absl::ToUnixSeconds(now));
+    const absl::StatusOr<store::IssuedCertificate> record =
+        RecordOf(*made, wanted, entry_id, issued_at);
+    if (!record.ok()) {
+      return Internal("the signed certificate could not be recorded", record.status());
+    }
+    const absl::Status logged = store_.certificates().Append(*record);
+    if (logged.ok()) {
+      return IssueResult{.id = wanted.id,
+                         .chain = std::move(made->chain),
+                         .serial = std::move(made->serial),
+                         .entry_id = entry_id,
+                         .not_before = made->not_before,
+                         .not_after = made->not_after,
+                         .issued_at = issued_at};
+    }
+    if (!absl::IsAlreadyExists(logged)) {
+      return StoreRefusal(logged);
+    }
+    spdlog::warn("serial {} was drawn a second time; drawing again", made->serial);
+  }
+  return Refuse(RefusalReason::kInternal, "no unused serial number was found");
+}
+
+absl::StatusOr<std::shared_ptr<const x509::Svid>> Issuer::IssueOwnSvid() {
+  absl::StatusOr<x509::PkeyPtr> key = x509::GenerateP256Key();
+  if (!key.ok()) {
+    return Internal("no key could be made", key.status());
+  }
+  // The short lifetimes of a test mesh are for its workloads: the issuer's port keeps the usual
+  // one.
+  const ca::SvidTemplate wanted{.id = IssuerId(ca_.trust_domain()),
+                                .public_key = key->get(),
+                                .ttl = std::max(ttl_.default_ttl, kDefaultTtl),
+                                .backdate = ca::kCaBackdate};
+  absl::StatusOr<IssueResult> issued = SignAndLog(wanted, "");
+  if (!issued.ok()) {
+    return issued.status();
+  }
+  absl::StatusOr<x509::Svid> svid = x509::Svid::Create(std::move(issued->chain), *std::move(key));
+  if (!svid.ok()) {
+    return Internal("the issuer's own certificate cannot be used", svid.status());
+  }
+  return std::make_shared<const x509::Svid>(*std::move(svid));
+}
+
+}  // namespace postern::issue

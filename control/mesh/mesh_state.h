@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "control/mesh/types.h"
 #include "control/store/store.h"
@@ -20,6 +21,10 @@ namespace postern::mesh {
 inline constexpr size_t kMaxSubscriptions = 16384;  // addresses of one session
 inline constexpr size_t kMaxServing = 1024;
 inline constexpr size_t kMaxAnswersPerUpdate = 256;  // Take again for the rest
+
+// For how long a proxy that has gone is still counted as serving: a reconnect must not make its
+// address look, for a moment, as if it were outside of the mesh.
+inline constexpr absl::Duration kLinger = absl::Minutes(5);
 
 // Who is at the other end of a mesh stream: from its verified certificate and its connection, never
 // from its word.
@@ -101,10 +106,14 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
   // Reads the entries again, after any change of them. On error the old ones stay.
   absl::Status ReloadEntries();
 
-  // A proxy's stream has begun. `wake` is called, from any thread, when Take has something new that
-  // was not caused by this session's own calls; it must not block and must not destroy the session.
-  // It is neither running nor called any more once ~Session has returned. NotFound: the entry does
-  // not exist (any more).
+  // Forgets proxies that went longer than kLinger ago. For a timer, every few seconds.
+  void Maintain();
+
+  // A proxy's stream has begun; it counts as serving from its first SetServing on. `wake` is
+  // called, from any thread, when Take has something new that was not caused by this session's own
+  // calls; it must not block and must not destroy the session. It is neither running nor called any
+  // more once ~Session has returned: so hold no lock there that `wake` takes. NotFound: the entry
+  // does not exist (any more), or has another identity.
   absl::StatusOr<std::unique_ptr<Session>> Connect(const ProxyFacts& facts,
                                                    std::function<void()> wake);
 

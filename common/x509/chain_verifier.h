@@ -21,8 +21,8 @@ enum class PeerRole : uint8_t { kClient, kServer };
 struct VerifiedPeer {
   SpiffeId id;
   absl::Time not_before;
-  absl::Time not_after;               // the earliest of the verified chain
-  std::string serial;                 // of the leaf, hex
+  absl::Time not_after;  // the earliest of the verified chain
+  std::string serial;    // of the leaf, hex
   base::Sha256Digest leaf_sha256{};
   std::vector<base::Sha256Digest> chain_sha256;  // verified path, leaf first, root last
 };
@@ -30,23 +30,23 @@ struct VerifiedPeer {
 // Why a chain was refused.
 struct ChainError {
   base::CloseReason reason = base::CloseReason::kInternal;
-  int x509_error = 0;                 // X509_V_ERR_*, chosen so that OpenSSL sends the fitting alert
-  int depth = -1;                     // leaf 0
-  std::string detail;                 // a sentence, printable
-  std::string peer_id;                // SPIFFE ID if one could be read
+  int x509_error = 0;   // X509_V_ERR_*, chosen so that OpenSSL sends the fitting alert
+  int depth = -1;       // leaf 0
+  std::string detail;   // a sentence, printable
+  std::string peer_id;  // SPIFFE ID if one could be read
 };
 
 struct ChainVerdict {
-  std::optional<VerifiedPeer> peer;   // set: verified
-  ChainError error;                   // else: why not
+  std::optional<VerifiedPeer> peer;  // set: verified
+  ChainError error;                  // else: why not
 };
 
-inline constexpr int kMaxChainDepth = 4;          // intermediates and leaf
+inline constexpr int kMaxChainDepth = 4;  // intermediates and leaf
 inline constexpr size_t kMaxSubjectAltNames = 64;
 
 // Judges a peer's chain by the SPIFFE X.509-SVID rules (section 5): one URI SAN, the bundle of that
-// trust domain alone, RFC 5280 path validation at `now`, leaf profile, extended key usage of `role`,
-// key and signature strength of each certificate. Pure; any thread; keeps nothing.
+// trust domain alone, RFC 5280 path validation at `now`, leaf profile, extended key usage of
+// `role`, key and signature strength of each certificate. Pure; any thread; keeps nothing.
 ChainVerdict VerifyPeerChain(X509* leaf, STACK_OF(X509) * untrusted, const TrustBundleSet& bundles,
                              PeerRole role, absl::Time now);
 

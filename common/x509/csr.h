@@ -20,11 +20,11 @@ absl::StatusOr<std::string> CreateCsr(EVP_PKEY* key, const std::optional<SpiffeI
 // names one. Everything else in it is ignored.
 struct VerifiedCsr {
   PkeyPtr public_key;
-  std::optional<std::string> uri;     // the only URI SAN, unvalidated octets
+  std::optional<std::string> uri;  // the only URI SAN, unvalidated octets
 };
 
-// InvalidArgument: too large, does not parse, trailing bytes, bad self-signature, weak key, asks for
-// CA:TRUE, or names several URIs.
+// InvalidArgument: too large, does not parse, trailing bytes, bad self-signature, weak key, asks
+// for CA:TRUE, or names several URIs.
 absl::StatusOr<VerifiedCsr> VerifyCsr(base::ByteSpan der);
 
 }  // namespace postern::x509

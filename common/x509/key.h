@@ -13,8 +13,8 @@ namespace postern::x509 {
 // A fresh ECDSA P-256 key. Internal when OpenSSL cannot make one.
 absl::StatusOr<PkeyPtr> GenerateP256Key();
 
-// A private key from PEM: PKCS#8, SEC1 or PKCS#1, unencrypted. InvalidArgument otherwise; the message
-// never holds key bytes. The PEM text stays the caller's to wipe (OPENSSL_cleanse).
+// A private key from PEM: PKCS#8, SEC1 or PKCS#1, unencrypted. InvalidArgument otherwise; the
+// message never holds key bytes. The PEM text stays the caller's to wipe (OPENSSL_cleanse).
 absl::StatusOr<PkeyPtr> PrivateKeyFromPem(std::string_view pem);
 
 // PKCS#8 PEM, unencrypted: for the state directory and nothing else.

@@ -7,6 +7,7 @@
 #include <openssl/x509.h>
 
 #include <memory>
+#include <span>
 
 namespace postern::x509 {
 
@@ -27,6 +28,12 @@ using X509StoreCtxPtr = OpensslPtr<X509_STORE_CTX, X509_STORE_CTX_free>;
 using SslPtr = OpensslPtr<SSL, SSL_free>;
 using SslCtxPtr = OpensslPtr<SSL_CTX, SSL_CTX_free>;
 
+// Owns the certificates in it as well as the stack.
+inline void FreeX509Stack(STACK_OF(X509) * stack) {
+  sk_X509_pop_free(stack, X509_free);
+}
+using X509StackPtr = OpensslPtr<STACK_OF(X509), FreeX509Stack>;
+
 inline X509Ptr ShareX509(X509* certificate) {
   X509_up_ref(certificate);
   return X509Ptr(certificate);
@@ -34,6 +41,19 @@ inline X509Ptr ShareX509(X509* certificate) {
 inline PkeyPtr SharePkey(EVP_PKEY* key) {
   EVP_PKEY_up_ref(key);
   return PkeyPtr(key);
+}
+
+// A stack that shares the given certificates, in their order; null when out of memory.
+inline X509StackPtr ShareX509Stack(std::span<const X509Ptr> certificates) {
+  X509StackPtr stack(sk_X509_new_reserve(nullptr, static_cast<int>(certificates.size())));
+  for (const X509Ptr& certificate : certificates) {
+    X509Ptr shared = ShareX509(certificate.get());
+    if (stack == nullptr || sk_X509_push(stack.get(), shared.get()) == 0) {
+      return nullptr;
+    }
+    shared.release();  // the stack's now
+  }
+  return stack;
 }
 
 }  // namespace postern::x509

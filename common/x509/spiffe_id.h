@@ -33,8 +33,8 @@ class TrustDomain {
 // A SPIFFE ID, validated strictly and compared byte for byte (SPIFFE-ID section 2). A value.
 class SpiffeId {
  public:
-  // InvalidArgument: anything but spiffe://<trust domain>[/segment...] in the strict grammar, at most
-  // 2048 bytes. The text may hold any bytes, NUL included; the length is the view's.
+  // InvalidArgument: anything but spiffe://<trust domain>[/segment...] in the strict grammar, at
+  // most 2048 bytes. The text may hold any bytes, NUL included; the length is the view's.
   static absl::StatusOr<SpiffeId> Parse(std::string_view text);
 
   const std::string& uri() const { return uri_; }
@@ -61,7 +61,8 @@ class SpiffeId {
 // /ns nor /nsx). "spiffe://td/*" is every workload of the trust domain. A value.
 class SpiffeIdPattern {
  public:
-  // InvalidArgument: not in the grammar, or "*" anywhere but as the whole last segment.
+  // InvalidArgument: not in the grammar, "*" anywhere but as the whole last segment, or a trust
+  // domain without path (no workload has that ID; who wants all of them writes "/*").
   static absl::StatusOr<SpiffeIdPattern> Parse(std::string_view text);
   static SpiffeIdPattern Exactly(const SpiffeId& id);
 

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/x509/csr.h"
+
+#include <openssl/x509v3.h>
+
+#include "absl/status/status.h"
+#include "common/base/strings.h"
+#include "common/x509/extensions.h"
+#include "common/x509/key.h"
+#include "common/x509/openssl_error.h"
+
+namespace postern::x509 {
+namespace {
+
+inline void FreeExtensions(STACK_OF(X509_EXTENSION) * stack) {
+  sk_X509_EXTENSION_pop_free(stack, X509_EXTENSION_free);
+}
+using ExtensionsPtr = OpensslPtr<STACK_OF(X509_EXTENSION), FreeExtensions>;
+using GeneralNamesPtr = OpensslPtr<GENERAL_NAMES, GENERAL_NAMES_free>;
+using GeneralNamePtr = OpensslPtr<GENERAL_NAME, GENERAL_NAME_free>;
+using Ia5Ptr = OpensslPtr<ASN1_IA5STRING, ASN1_IA5STRING_free>;
+using ConstraintsPtr = OpensslPtr<BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free>;
+
+constexpr int kMinSignatureBits = 112;
+
+absl::Status Refused(std::string_view problem) {
+  return absl::InvalidArgumentError(base::StrCat("bad certificate request: ", problem));
+}
+
+bool AddUriSan(X509_REQ* request, const std::string& uri) {
+  Ia5Ptr text(ASN1_IA5STRING_new());
+  GeneralNamePtr name(GENERAL_NAME_new());
+  const GeneralNamesPtr names(sk_GENERAL_NAME_new_null());
+  if (text == nullptr || name == nullptr || names == nullptr ||
+      ASN1_STRING_set(text.get(), uri.data(), static_cast<int>(uri.size())) != 1) {
+    return false;
+  }
+  GENERAL_NAME_set0_value(name.get(), GEN_URI, text.release());
+  if (sk_GENERAL_NAME_push(names.get(), name.get()) == 0) {
+    return false;
+  }
+  name.release();  // the list's now
+  STACK_OF(X509_EXTENSION)* made = nullptr;
+  // Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
+  const int added =
+      X509V3_add1_i2d(&made, NID_subject_alt_name, names.get(), 1, X509V3_ADD_DEFAULT);
+  const ExtensionsPtr extensions(made);
+  return added == 1 && X509_REQ_add_extensions(request, extensions.get()) == 1;
+}
+
+// Proof of possession: the request is signed by the key that it names. Strength first, so that
+// nobody makes us verify with an enormous key.
+absl::Status CheckPossession(X509_REQ* request, EVP_PKEY* key) {
+  if (absl::Status status = CheckKeyStrength(key); !status.ok()) {
+    return Refused(base::Message(status));
+  }
+  if (X509_REQ_verify(request, key) != 1) {
+    return Refused("its signature does not fit its public key");
+  }
+  int digest = NID_undef;
+  if (OBJ_find_sigid_algs(X509_REQ_get_signature_nid(request), &digest, nullptr) == 1 &&
+      digest != NID_undef) {
+    const EVP_MD* md = EVP_get_digestbynid(digest);
+    if (md == nullptr || EVP_MD_get_size(md) * 4 < kMinSignatureBits) {
+      return Refused("it is signed with a weak digest");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAsksForNoCa(const STACK_OF(X509_EXTENSION) * extensions) {
+  int critical = 0;
+  const ConstraintsPtr constraints(static_cast<BASIC_CONSTRAINTS*>(
+      X509V3_get_d2i(extensions, NID_basic_constraints, &critical, nullptr)));
+  if (constraints == nullptr && critical != -1) {
+    return Refused("its basicConstraints are malformed or stand twice");
+  }
+  if (constraints != nullptr && constraints->ca != 0) {
+    return Refused("it asks for a CA certificate");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<X509ReqPtr> ParseRequest(base::ByteSpan der) {
+  if (der.size() > kMaxCsrBytes) {
+    return Refused(base::StrCat("it has ", der.size(), " bytes, more than ", kMaxCsrBytes));
+  }
+  const unsigned char* at = der.data();
+  X509ReqPtr request(d2i_X509_REQ(nullptr, &at, static_cast<long>(der.size())));
+  if (request == nullptr) {
+    return Refused("it does not parse");
+  }
+  if (at != der.data() + der.size()) {
+    return Refused("it has bytes behind its end");
+  }
+  return request;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> CreateCsr(EVP_PKEY* key, const std::optional<SpiffeId>& id) {
+  const ErrorQueueGuard guard;
+  const X509ReqPtr request(X509_REQ_new());
+  if (request == nullptr || X509_REQ_set_version(request.get(), X509_REQ_VERSION_1) != 1 ||
+      X509_REQ_set_pubkey(request.get(), key) != 1) {
+    return OpensslFailure("cannot make a certificate request");
+  }
+  if (id.has_value() && !AddUriSan(request.get(), id->uri())) {
+    return OpensslFailure("cannot put the SPIFFE ID into a certificate request");
+  }
+  const EVP_MD* digest = EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+  if (X509_REQ_sign(request.get(), key, digest) <= 0) {
+    return OpensslFailure("cannot sign a certificate request");
+  }
+  unsigned char* data = nullptr;
+  const int size = i2d_X509_REQ(request.get(), &data);
+  if (size <= 0) {
+    return OpensslFailure("cannot encode a certificate request");
+  }
+  std::string der(reinterpret_cast<const char*>(data), static_cast<size_t>(size));
+  OPENSSL_free(data);
+  return der;
+}
+
+absl::StatusOr<VerifiedCsr> VerifyCsr(base::ByteSpan der) {
+  const ErrorQueueGuard guard;
+  const absl::StatusOr<X509ReqPtr> request = ParseRequest(der);
+  if (!request.ok()) {
+    return request.status();
+  }
+  EVP_PKEY* const key = X509_REQ_get0_pubkey(request->get());
+  if (key == nullptr) {
+    return Refused("its public key does not parse");
+  }
+  if (absl::Status status = CheckPossession(request->get(), key); !status.ok()) {
+    return status;
+  }
+  const ExtensionsPtr extensions(X509_REQ_get_extensions(request->get()));
+  if (absl::Status status = CheckAsksForNoCa(extensions.get()); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<SubjectAltNames> names = ReadSubjectAltNames(extensions.get());
+  if (!names.ok()) {
+    return Refused(base::Message(names.status()));
+  }
+  if (names->uris.size() > 1) {
+    return Refused(base::StrCat("it names ", names->uris.size(), " URIs; one is allowed"));
+  }
+  VerifiedCsr verified;
+  verified.public_key = SharePkey(key);
+  if (!names->uris.empty()) {
+    verified.uri = std::move(names->uris.front());
+  }
+  return verified;
+}
+
+}  // namespace postern::x509

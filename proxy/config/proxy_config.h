@@ -53,11 +53,11 @@ struct ProxyConfig {
   // Identity from files.
   std::string svid_file, svid_key_file, bundle_file;
   // Identity from the issuer.
-  std::string issuer;              // HOST:PORT or unix:PATH
+  std::string issuer;  // HOST:PORT or unix:PATH
   std::string issuer_bundle_file;
-  std::string issuer_pin;          // SHA-256 of the root's DER, 32 raw bytes; empty without one
-  std::string trust_domain;        // of the issuer; needed with --issuer-pin or --issuer-bundle unless
-                                   // the bundle or the state directory tells it
+  std::string issuer_pin;    // SHA-256 of the root's DER, 32 raw bytes; empty without one
+  std::string trust_domain;  // of the issuer; needed with --issuer-pin or --issuer-bundle unless
+                             // the bundle or the state directory tells it
   std::string join_token_file;
   std::string state_dir;
 
@@ -65,7 +65,7 @@ struct ProxyConfig {
   InterceptMode intercept = InterceptMode::kNone;
   uint16_t inbound_port = 15006;
   uint16_t outbound_port = 15001;
-  uint32_t mark = 0;               // SO_MARK on every connection the proxy opens; 0 none
+  uint32_t mark = 0;  // SO_MARK on every connection the proxy opens; 0 none
   PeerMode peer_mode = PeerMode::kStrict;
   bool peer_mode_explicit = false;
   std::map<uint16_t, PeerMode> port_modes;  // --port-mode PORT=MODE, repeatable
@@ -74,20 +74,20 @@ struct ProxyConfig {
   std::string destinations_file;
 
   std::string admin = "127.0.0.1:15000";
-  std::string admin_socket;        // unix socket for the changing verbs; empty: none
+  std::string admin_socket;  // unix socket for the changing verbs; empty: none
   std::string metrics = "0.0.0.0:15020";
   unsigned workers = 1;
-  uint32_t max_connections = 0;    // 0: derived from the file descriptor limit
-  std::chrono::milliseconds sniff_timeout{200};       // permissive: how long to wait for first bytes
+  uint32_t max_connections = 0;                  // 0: derived from the file descriptor limit
+  std::chrono::milliseconds sniff_timeout{200};  // permissive: how long to wait for first bytes
   std::chrono::milliseconds handshake_timeout{5000};
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds lookup_timeout{5000};
-  std::chrono::milliseconds idle_timeout{0};          // 0: never
+  std::chrono::milliseconds idle_timeout{0};  // 0: never
   std::chrono::milliseconds drain_delay{5000};
   std::chrono::milliseconds drain_timeout{30000};
   uint32_t high_watermark = 256U << 10U;
   uint32_t low_watermark = 64U << 10U;
-  std::string access_log = "-";    // file, "-" standard output, "" off
+  std::string access_log = "-";  // file, "-" standard output, "" off
   std::string log_level = "info";
   base::LogFormat log_format = base::LogFormat::kText;
 };
@@ -99,9 +99,10 @@ struct ParseExit {
   std::string text;
 };
 
-// Reads flags, then environment (POSTERN_NAME, repeatable flags separated by newlines), then the TOML
-// file of --config, in this precedence, and checks the whole (contradictions, missing partners, file
-// syntax of the values). Sets exactly one of the two. Pure but for reading the --config file.
+// Reads flags, then environment (POSTERN_NAME, repeatable flags separated by newlines), then the
+// TOML file of --config, in this precedence, and checks the whole (contradictions, missing
+// partners, file syntax of the values). Sets exactly one of the two. Pure but for reading the
+// --config file.
 struct ParseOutcome {
   std::optional<ProxyConfig> config;
   std::optional<ParseExit> exit;

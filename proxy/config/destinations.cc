@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/config/destinations.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+#include "proxy/config/yaml_tree.h"
+
+namespace postern::config {
+namespace {
+
+absl::StatusOr<x509::SpiffeIdPattern> ReadExactId(const YamlField& field) {
+  const auto text = field.Text();
+  if (!text.ok()) {
+    return text.status();
+  }
+  const auto id = x509::SpiffeId::Parse(*text);
+  if (!id.ok()) {
+    return field.Fault(base::StrCat(base::Message(id.status()),
+                                    "; a destination names exact identities, without '*'"));
+  }
+  return x509::SpiffeIdPattern::Exactly(*id);
+}
+
+// "IP:port", "[v6]:port", an address alone or ":port" alone.
+absl::Status ReadConnectTo(const YamlField& field, MeshDestination& destination) {
+  const auto text = field.Text();
+  if (!text.ok()) {
+    return text.status();
+  }
+  if (const auto alone = base::IpAddress::Parse(*text); alone.ok()) {
+    destination.connect_address = *alone;
+    return absl::OkStatus();
+  }
+  const std::string_view whole = *text;
+  const size_t colon = whole.rfind(':');
+  const uint16_t port =
+      colon == std::string_view::npos
+          ? uint16_t{0}
+          : base::ParseNumber<uint16_t>(whole.substr(colon + 1)).value_or(uint16_t{0});
+  std::string_view host = whole.substr(0, colon == std::string_view::npos ? 0 : colon);
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) {
+    host = host.substr(1, host.size() - 2);
+  }
+  const auto ip = base::IpAddress::Parse(host);
+  const bool host_fits = host.empty() || (ip.ok() && ip->is_v4() == !bracketed);
+  if (port == 0 || !host_fits) {
+    return field.Fault(base::StrCat("'", base::Printable(whole, 64),
+                                    "' is no address; write IP:port, [v6]:port, IP or :port"));
+  }
+  destination.connect_port = port;
+  if (!host.empty()) {
+    destination.connect_address = *ip;
+  }
+  return absl::OkStatus();
+}
+
+struct ParsedDestination {
+  std::vector<base::Cidr> ranges;
+  std::vector<uint16_t> ports;
+  MeshDestination destination;
+};
+
+absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
+  ParsedDestination parsed;
+  if (auto status = spec.ExpectOnly({"addresses", "ports", "spiffeIds", "connectTo"});
+      !status.ok()) {
+    return status;
+  }
+  const auto addresses = spec.Get("addresses");
+  if (!addresses.ok()) {
+    return addresses.status();
+  }
+  auto ranges = ReadList<base::Cidr>(*addresses, ReadCidr);
+  if (!ranges.ok()) {
+    return ranges.status();
+  }
+  parsed.ranges = *std::move(ranges);
+  const auto ids = spec.Get("spiffeIds");
+  if (!ids.ok()) {
+    return ids.status();
+  }
+  auto expected = ReadList<x509::SpiffeIdPattern>(*ids, ReadExactId);
+  if (!expected.ok()) {
+    return expected.status();
+  }
+  parsed.destination.expected = *std::move(expected);
+  if (const auto field = spec.Find("ports")) {
+    auto ports = ReadList<uint16_t>(*field, [](const YamlField& item) { return item.Port(); });
+    if (!ports.ok()) {
+      return ports.status();
+    }
+    parsed.ports = *std::move(ports);
+  }
+  if (const auto field = spec.Find("connectTo")) {
+    if (auto status = ReadConnectTo(*field, parsed.destination); !status.ok()) {
+      return status;
+    }
+  }
+  return parsed;
+}
+
+}  // namespace
+
+absl::StatusOr<DestinationSet> DestinationSet::FromYaml(std::string_view yaml,
+                                                        std::string_view file_name) {
+  const auto documents = ReadDocuments(yaml, file_name);
+  if (!documents.ok()) {
+    return documents.status();
+  }
+  DestinationSet set;
+  for (const Document& document : *documents) {
+    if (document.kind != "Destination") {
+      return YamlField(document.root, "", file_name)
+          .Find("kind")
+          ->Fault(base::StrCat("is '", base::Printable(document.kind, 64),
+                               "'; a destinations file holds kind: Destination only"));
+    }
+    auto parsed = ReadSpec(document.Spec());
+    if (!parsed.ok()) {
+      return parsed.status();
+    }
+    for (const base::Cidr& range : parsed->ranges) {
+      set.rules_.push_back({range, parsed->ports, parsed->destination});
+    }
+  }
+  std::ranges::stable_sort(set.rules_, [](const Rule& a, const Rule& b) {
+    if (a.range.prefix_length() != b.range.prefix_length()) {
+      return a.range.prefix_length() > b.range.prefix_length();
+    }
+    return !a.ports.empty() && b.ports.empty();
+  });
+  return set;
+}
+
+std::optional<MeshDestination> DestinationSet::Find(const base::IpAddress& ip,
+                                                    uint16_t port) const {
+  for (const Rule& rule : rules_) {
+    if (rule.range.Contains(ip) &&
+        (rule.ports.empty() || std::ranges::find(rule.ports, port) != rule.ports.end())) {
+      return rule.destination;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace postern::config

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,15 @@ enum class PeerMode : uint8_t {
 };
 enum class InterceptMode : uint8_t { kNone, kRedirect, kTproxy };
 enum class OutboundDefault : uint8_t { kPassthrough, kDeny };
+
+// The words of the flags and documents.
+std::string_view Token(PeerMode mode) noexcept;
+std::string_view Token(InterceptMode mode) noexcept;
+std::string_view Token(OutboundDefault value) noexcept;
+// InvalidArgument names the words that exist.
+absl::StatusOr<PeerMode> ParsePeerMode(std::string_view text);
+absl::StatusOr<InterceptMode> ParseInterceptMode(std::string_view text);
+absl::StatusOr<OutboundDefault> ParseOutboundDefault(std::string_view text);
 
 // "IP:port", "[v6]:port", "name:port" or "unix:/path", not resolved yet. A value.
 struct AddressSpec {

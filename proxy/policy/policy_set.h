@@ -17,10 +17,10 @@ namespace postern::policy {
 
 // What is judged: who wants to reach what. A value.
 struct ConnectionFacts {
-  std::optional<x509::SpiffeId> source;       // verified identity; none: unauthenticated
-  std::optional<base::IpAddress> source_ip;   // none for unix sockets
-  uint16_t destination_port = 0;              // of the workload, 0 for a unix target
-  std::string tunnel;                         // the tunnel's name, empty without one
+  std::optional<x509::SpiffeId> source;      // verified identity; none: unauthenticated
+  std::optional<base::IpAddress> source_ip;  // none for unix sockets
+  uint16_t destination_port = 0;             // of the workload, 0 for a unix target
+  std::string tunnel;                        // the tunnel's name, empty without one
 };
 
 struct Decision {
@@ -52,16 +52,20 @@ struct NamedYaml {
 //         to:                           # any of these; absent: everything
 //           - ports: [5432]
 //           - tunnels: ["inbound:127.0.0.1:8443"]
-// DENY wins, then any ALLOW; else denied if any ALLOW applies to this workload, else the default.
+// DENY wins, then any ALLOW; else denied if any ALLOW applies to this workload, else the default:
+// the workload's own trust domain, and the unauthenticated (who only get as far as Authorize where
+// the port's mode or client-auth=none asks for no identity). "rules: []" of an ALLOW lets nobody
+// in.
 //   kind: PeerMode
 //   spec: {workload: ..., default: strict, ports: {"3306": permissive}}
+// Of several PeerMode documents the one with the most specific workload counts first.
 class PolicySet {
  public:
   // Only the documents that apply to `workload` are kept. InvalidArgument: "NAME:LINE: field: what
   // is wrong", for the first fault; unknown fields are faults.
   static absl::StatusOr<std::shared_ptr<const PolicySet>> Compile(
       const std::vector<NamedYaml>& documents, const x509::SpiffeId& workload, uint64_t revision);
-  // No documents at all: the workload's own trust domain is let in.
+  // No documents at all: the default above.
   static std::shared_ptr<const PolicySet> SameTrustDomain(const x509::SpiffeId& workload);
   // With an issuer, before its first set has come.
   static std::shared_ptr<const PolicySet> DenyAll();

@@ -30,10 +30,27 @@ include(CheckPIESupported)
 check_pie_supported()
 
 if(POSTERN_SANITIZE STREQUAL "address")
-  target_compile_options(postern_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all)
+  set(postern_sanitizers -fsanitize=address,undefined)
+  # With three of ubsan's checks g++ holds a comparison of function addresses for no constant (GCC bug
+  # 71962), on which the hash tables of newer abseil stumble.
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_FLAGS "-std=c++20 -fsanitize=undefined")
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+  check_cxx_source_compiles("
+    #include <string>
+    #include <absl/container/flat_hash_map.h>
+    int Probe() { absl::flat_hash_map<std::string, int> map; return map[std::string()]; }"
+    POSTERN_UBSAN_WHOLE)
+  unset(CMAKE_TRY_COMPILE_TARGET_TYPE)
+  unset(CMAKE_REQUIRED_FLAGS)
+  if(NOT POSTERN_UBSAN_WHOLE)
+    list(APPEND postern_sanitizers -fno-sanitize=null,nonnull-attribute,returns-nonnull-attribute)
+  endif()
+  target_compile_options(postern_flags INTERFACE ${postern_sanitizers} -fno-sanitize-recover=all
+    -O1 -include ${PROJECT_SOURCE_DIR}/cmake/sanitize_absl.h)
   target_link_options(postern_flags INTERFACE -fsanitize=address,undefined)
 elseif(POSTERN_SANITIZE STREQUAL "thread")
-  target_compile_options(postern_flags INTERFACE -fsanitize=thread)
+  target_compile_options(postern_flags INTERFACE -fsanitize=thread -O1)
   target_link_options(postern_flags INTERFACE -fsanitize=thread)
 elseif(POSTERN_SANITIZE)
   message(FATAL_ERROR "POSTERN_SANITIZE is address, thread or empty, not '${POSTERN_SANITIZE}'")
@@ -46,7 +63,8 @@ endif()
 add_library(postern_gen_flags INTERFACE)
 target_include_directories(postern_gen_flags INTERFACE ${PROJECT_BINARY_DIR}/gen)
 if(POSTERN_SANITIZE STREQUAL "address")
-  target_compile_options(postern_gen_flags INTERFACE -fsanitize=address)
+  target_compile_options(postern_gen_flags INTERFACE -fsanitize=address
+    -include ${PROJECT_SOURCE_DIR}/cmake/sanitize_absl.h)
 elseif(POSTERN_SANITIZE STREQUAL "thread")
   target_compile_options(postern_gen_flags INTERFACE -fsanitize=thread)
 endif()

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <functional>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace postern::cli {
+
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+
+inline constexpr char kDefaultSocket[] = "/run/postern/identity.sock";
+inline constexpr char kDefaultProxyAdmin[] = "127.0.0.1:15000";
+inline constexpr char kDefaultProxyMetrics[] = "127.0.0.1:15020";
+
+// Where a command writes, and the one that the command line names. Results go to `out`, everything
+// said to a person beside them to `err`.
+struct Context {
+  std::ostream& out;
+  std::ostream& err;
+  std::function<absl::Status(Context&)> action;
+};
+
+// Runs `action` when the command line names this subcommand. Its status decides the exit status:
+// InvalidArgument and Unimplemented are usage (2), any other error is a failure (1).
+void OnSelected(CLI::App* command, Context& context, std::function<absl::Status(Context&)> action);
+
+// A failure whose text was printed already.
+absl::Status AlreadySaid();
+
+// --output with these values; the first is the default, which `target` must hold.
+void AddOutputOption(CLI::App* command, std::string* target,
+                     const std::vector<std::string>& values);
+
+// "90s", "10m", "1h30m" or a number of seconds. InvalidArgument names `flag`. Never negative.
+absl::StatusOr<std::chrono::seconds> ParseDuration(std::string_view flag, std::string_view text);
+
+// One function for each noun: adds its subcommands.
+void AddIntercept(CLI::App& root, Context& context);
+
+}  // namespace postern::cli

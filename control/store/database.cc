@@ -177,6 +177,9 @@ Database::Database(std::unique_ptr<Connection> writer, std::unique_ptr<Connectio
     : writer_(std::move(writer)), reader_(std::move(reader)) {}
 
 absl::Status Database::Write(const Work& change) {
+  if (absl::Status damage = Damage(); !damage.ok()) {
+    return Count(damage);
+  }
   Pending mine{&change, absl::OkStatus()};
   std::unique_lock lock(queue_mutex_);
   queue_.push_back(&mine);
@@ -276,7 +279,16 @@ const absl::Status& Database::Count(const absl::Status& status) {
   if (absl::IsUnavailable(status) || absl::IsDataLoss(status) || absl::IsInternal(status)) {
     errors_.fetch_add(1, std::memory_order_relaxed);
   }
+  if (absl::IsDataLoss(status)) {
+    const std::lock_guard lock(damage_mutex_);
+    damage_.Update(status);  // the first one stays
+  }
   return status;
+}
+
+absl::Status Database::Damage() {
+  const std::lock_guard lock(damage_mutex_);
+  return damage_;
 }
 
 }  // namespace postern::store

@@ -113,6 +113,7 @@ class Database {
   void CommitGroup(std::span<Pending* const> group);
   absl::Status RunOne(const Work& change);
   const absl::Status& Count(const absl::Status& status);
+  absl::Status Damage();
 
   std::mutex queue_mutex_;
   std::condition_variable queue_changed_;
@@ -124,6 +125,8 @@ class Database {
   const std::unique_ptr<Connection> writer_;
   const std::unique_ptr<Connection> reader_;
   std::atomic<uint64_t> errors_{0};
+  std::mutex damage_mutex_;
+  absl::Status damage_;  // guarded by damage_mutex_: the first DataLoss that was seen
 };
 
 }  // namespace postern::store

@@ -1,5 +1,5 @@
-#!/ usr / bin / env python3
-#SPDX - License - Identifier : Apache - 2.0
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Runs one unittest file and writes what happened to each case as JSON.
 
   run_python.py FILE OUT.json
@@ -96,7 +96,7 @@ class Recorder(unittest.TestResult):
 def load(path):
     directory = os.path.dirname(os.path.abspath(path))
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#Helpers beside the file(with a leading underscore), and those in tests / testing.
+    # Helpers beside the file (with a leading underscore), and those in tests/testing.
     sys.path[:0] = [directory, os.path.join(root, "testing")]
     name = os.path.splitext(os.path.basename(path))[0]
     spec = importlib.util.spec_from_file_location(name, path)

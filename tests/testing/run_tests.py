@@ -1,16 +1,11 @@
-#!/ usr / bin / env python3
-#SPDX - License - Identifier : Apache - 2.0
-""
-    "Runs the tests of one build directory and counts test cases.
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tests of one build directory and counts test cases.
 
-    run_tests.py run-- build build /
-    release-- labels lint,
-    unit, integration, netns,
-    e2e run_tests.py total build / release / test - results / summary.json...
+  run_tests.py run --build build/release --labels lint,unit,integration,netns,e2e
+  run_tests.py total build/release/test-results/summary.json ...
 
-                                                              C++ tests are what ctest knows,
-    by label;
-Python tests are the unittest files tests / <label>/*_test.py
+C++ tests are what ctest knows, by label; Python tests are the unittest files tests/<label>/*_test.py
 (for lint: tests/lint/*.py). `run` writes BUILD/test-results/summary.json and always exits 0 unless it
 was called wrongly; `total` prints failures, skips and, as its last line, the counts, and exits 1 when
 a test failed or none ran.

@@ -162,8 +162,8 @@ absl::Status Svid::CheckUsable(absl::Time now) const {
       return absl::FailedPreconditionError(
           base::StrCat(who, "is not valid for another ", Rounded(begins - now)));
     }
-    // RFC 5280 section 4.1.2.5: notAfter itself is inside.
-    if (now >= ends + absl::Seconds(1)) {
+    // RFC 5280 section 4.1.2.5 counts notAfter itself in; OpenSSL, and so our peers, do not.
+    if (now >= ends) {
       return absl::FailedPreconditionError(
           base::StrCat(who, "expired ", Rounded(now - ends), " ago"));
     }

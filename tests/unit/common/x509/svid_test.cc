@@ -172,7 +172,8 @@ TEST_F(SvidTest, SaysByHowMuchItIsOutsideItsValidity) {
   const Svid svid = ca_.Issue(kWeb, clock.Now(), absl::Hours(1));
   EXPECT_TRUE(svid.CheckUsable(clock.Now()).ok());
   EXPECT_TRUE(svid.CheckUsable(svid.not_before()).ok());
-  EXPECT_TRUE(svid.CheckUsable(svid.not_after()).ok());
+  EXPECT_TRUE(svid.CheckUsable(svid.not_after() - absl::Seconds(1)).ok());
+  EXPECT_FALSE(svid.CheckUsable(svid.not_after()).ok());
   const absl::Status late = svid.CheckUsable(svid.not_after() + absl::Seconds(95));
   EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(base::Message(late)), HasSubstr("expired 1m35s ago"));

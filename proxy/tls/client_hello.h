@@ -12,16 +12,16 @@ namespace postern::tls {
 inline constexpr size_t kMaxClientHelloBytes = 64U << 10U;
 
 enum class SniffVerdict : uint8_t {
-  kNeedMore,      // could still be a ClientHello
-  kClientHello,   // complete; `hello` is filled in
-  kNotTls,        // plaintext
-  kMalformed,     // began as TLS but breaks RFC 8446
-  kTooLarge,      // over kMaxClientHelloBytes
+  kNeedMore,     // could still be a ClientHello
+  kClientHello,  // complete; `hello` is filled in
+  kNotTls,       // plaintext
+  kMalformed,    // began as TLS but breaks RFC 8446
+  kTooLarge,     // over kMaxClientHelloBytes
 };
 
 struct ClientHello {
-  std::string sni;                     // lower case; empty without one
-  std::vector<std::string> alpn;       // as offered, in order
+  std::string sni;                // lower case; empty without one
+  std::vector<std::string> alpn;  // as offered, in order
   bool offers_tls13 = false;
 };
 
@@ -30,9 +30,9 @@ struct SniffResult {
   ClientHello hello;
 };
 
-// Judges the first bytes of a connection, as many as have come (RFC 8446 sections 4.1.2, 5.1; a hello
-// may be spread over several records and any number of segments). Pure; call again with all the bytes
-// when more have come. GREASE values are passed over.
+// Judges the first bytes of a connection, as many as have come (RFC 8446 sections 4.1.2, 5.1; a
+// hello may be spread over several records and any number of segments). Pure; call again with all
+// the bytes when more have come. GREASE values are passed over.
 SniffResult SniffClientHello(base::ByteSpan bytes);
 
 // Whether the hello offers the mesh's ALPN protocol.

@@ -36,7 +36,7 @@ struct TlsFacts {
   std::string version;  // "TLSv1.3"
   std::string cipher;
   std::string group;
-  std::string alpn;     // as selected; empty without one
+  std::string alpn;  // as selected; empty without one
   bool resumed = false;
 };
 
@@ -51,8 +51,10 @@ class EngineScratch {
   std::vector<uint8_t>& output() { return output_; }
 
  private:
+  friend class TlsEngine;
   std::vector<uint8_t> input_;
   std::vector<uint8_t> output_;
+  const void* user_ = nullptr;  // the engine whose bytes are in output_
 };
 
 // A TLS 1.3 connection without a socket: bytes in, bytes out. One for each TLS connection, owned by
@@ -63,6 +65,7 @@ class EngineScratch {
 // ReturnUnsent). Several records written in one turn leave in one send.
 class TlsEngine {
  public:
+  // ResourceExhausted when OpenSSL has no memory. The scratch must outlive the engine.
   static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateServer(
       std::shared_ptr<const TlsContext> context, EngineScratch& scratch);
   // `expected` are the identities that the server may have (checked inside the handshake, so that a
@@ -82,11 +85,13 @@ class TlsEngine {
   // Decrypts into `out`: kDone with bytes, kWantRead, kEnd or kFailed.
   EngineResult Read(base::MutableByteSpan out);
   // Encrypts from `in`: kDone with the bytes taken (all of them, as long as output stays under its
-  // high-water mark), kWantWrite or kFailed.
+  // high-water mark), kWantWrite or kFailed. kWantRead: half a message of the peer's is here and
+  // nothing can be written before its rest; try again after the next Feed.
   EngineResult Write(base::ByteSpan in);
   // Queues close_notify; this direction is finished.
   void CloseWrite();
-  // Queues a fatal alert (a TLS AlertDescription), for a refusal after the handshake.
+  // Queues a fatal alert (a TLS AlertDescription), for a refusal after the handshake. Nothing can
+  // be written behind it. Does nothing before the handshake is done or after CloseWrite.
   void SendAlert(int description);
 
   // The bytes to send now: the unsent rest of earlier turns first. Valid until EndTurn.
@@ -109,8 +114,9 @@ class TlsEngine {
   const base::Failure& failure() const;
   TlsFacts facts() const;
 
+  struct Impl;  // for proxy/tls alone
+
  private:
-  struct Impl;
   explicit TlsEngine(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "common/x509/chain_verifier.h"
+#include "common/x509/openssl_ptr.h"
+#include "proxy/tls/tls_context.h"
+
+namespace postern::tls {
+
+// What a TlsContext is made of; for proxy/tls alone. Immutable after Create.
+struct TlsContext::Impl {
+  x509::SslCtxPtr ctx;
+  std::shared_ptr<const x509::Svid> svid;
+  std::shared_ptr<const x509::TrustBundleSet> bundles;
+  TlsOptions options;
+  x509::PeerRole peer_role = x509::PeerRole::kServer;
+
+  absl::Status Configure();
+  absl::Status ConfigureProtocol() const;
+  absl::Status InstallIdentity() const;
+  absl::Status ConfigureAlpn() const;
+  bool is_server() const { return peer_role == x509::PeerRole::kClient; }
+
+  static absl::StatusOr<std::shared_ptr<const TlsContext>> Create(
+      x509::PeerRole peer_role, std::shared_ptr<const x509::Svid> svid,
+      std::shared_ptr<const x509::TrustBundleSet> bundles, const TlsOptions& options);
+};
+
+// The callbacks that an SSL_CTX of ours hands to its engines: see tls_engine.cc. `arg` is unused;
+// the engine is the SSL's app data.
+int OnVerifyPeer(X509_STORE_CTX* store_ctx, void* arg) noexcept;
+void OnInfo(const SSL* ssl, int where, int value) noexcept;
+void OnMessage(int write, int version, int content_type, const void* bytes, size_t length, SSL* ssl,
+               void* arg) noexcept;
+void OnKeyLog(const SSL* ssl, const char* line) noexcept;
+
+}  // namespace postern::tls

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "proxy/tls/engine_bio.h"
+#include "proxy/tls/record_budget.h"
+#include "proxy/tls/ssl_call.h"
+#include "proxy/tls/tls_context_impl.h"
+#include "proxy/tls/tls_engine.h"
+#include "proxy/tls/write_secret.h"
+
+namespace postern::tls {
+
+// Output past this is not made before some of it has been sent.
+inline constexpr size_t kOutputHighWater = 256U << 10U;
+
+// What a TlsEngine is made of; for proxy/tls alone. It is the SSL's app data, so that OpenSSL's
+// callbacks find it.
+struct TlsEngine::Impl final : EngineIo {
+  Impl(std::shared_ptr<const TlsContext> with, EngineScratch& on,
+       std::vector<x509::SpiffeIdPattern> who)
+      : context(std::move(with)), scratch(on), expected(std::move(who)) {}
+  virtual ~Impl();
+
+  absl::Status Open();
+
+  // EngineIo
+  size_t TakeInput(base::MutableByteSpan buffer) noexcept override;
+  void PutOutput(base::ByteSpan bytes) noexcept override;
+
+  // OpenSSL's callbacks.
+  int VerifyPeer(X509_STORE_CTX* store_ctx);
+  void OnAlert(int where, int description);
+  void OnReadRecord();
+  void OnWrittenRecord(uint8_t outer_type);
+  void OnWrittenHandshakeMessage(uint8_t type);
+
+  // Judges a call that did not succeed: kWantRead, kEnd, or the end of the engine.
+  EngineOutcome Judge(const SslCallResult& call);
+  void Fail(const SslCallResult& call);
+  void FailOnFlood();
+  void AlertPeer(int description);
+
+  // Input and output across turns.
+  size_t KeptInput() const { return kept.size() - kept_at; }
+  size_t Unsent() const { return unsent.size() - unsent_at; }
+  size_t ScratchOutput() const;
+  void KeepInput();
+  void KeepOutput();
+
+  bool is_server() const { return context->impl().is_server(); }
+
+  enum class Phase : uint8_t { kHandshake, kOpen, kFailed };
+  enum class WriteEnd : uint8_t { kOpen, kClosed };
+  enum class Flood : uint8_t { kNone, kSeen };
+
+  std::shared_ptr<const TlsContext> context;
+  EngineScratch& scratch;
+  std::vector<x509::SpiffeIdPattern> expected;
+  x509::SslPtr ssl;
+
+  base::ByteSpan fed;         // of this turn, not consumed yet
+  std::vector<uint8_t> kept;  // of earlier turns; before `fed`
+  size_t kept_at = 0;
+  std::vector<uint8_t> unsent;  // of earlier turns; before the scratch's
+  size_t unsent_at = 0;
+  size_t scratch_sent = 0;
+
+  Phase phase = Phase::kHandshake;
+  WriteEnd write_end = WriteEnd::kOpen;
+  Flood flood = Flood::kNone;
+  RecordBudget budget;
+  WriteSecret write_secret;
+
+  std::optional<x509::VerifiedPeer> peer;
+  std::optional<x509::ChainError> chain_error;
+  int alert_sent = -1;
+  int alert_received = -1;
+  base::Failure failure;
+};
+
+}  // namespace postern::tls

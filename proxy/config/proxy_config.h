@@ -100,6 +100,10 @@ struct ProxyConfig {
   std::string access_log = "-";  // file, "-" standard output, "" off
   std::string log_level = "info";
   base::LogFormat log_format = base::LogFormat::kText;
+
+  // Knob name -> where its value came from ("flag", "environment POSTERN_X", "file PATH:LINE");
+  // knobs at their default are not in it.
+  std::map<std::string, std::string> origins;
 };
 
 // What Parse says when nothing is to be run: --help, --version, a documentation dump. Print `text`

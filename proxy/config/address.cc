@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/bytes.h"
+#include "common/base/ip.h"
+#include "common/base/strings.h"
+#include "proxy/config/proxy_config.h"
+
+namespace postern::config {
+namespace {
+
+constexpr std::string_view kUnixPrefix = "unix:";
+constexpr size_t kMaxUnixPath = 107;  // sockaddr_un::sun_path without its final NUL
+constexpr size_t kMaxName = 253;      // RFC 1035 section 2.3.4, as text
+constexpr size_t kMaxLabel = 63;
+
+absl::Status Wrong(std::string_view text, std::string_view what) {
+  return absl::InvalidArgumentError(base::StrCat("'", base::Printable(text, 128), "' ", what));
+}
+
+bool IsHostName(std::string_view name) {
+  if (name.empty() || name.size() > kMaxName) {
+    return false;
+  }
+  const auto labels = base::Split(name, '.');
+  for (const std::string_view label : labels) {
+    const bool plain = std::ranges::all_of(label, [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+             c == '-' || c == '_';
+    });
+    if (label.empty() || label.size() > kMaxLabel || !plain) {
+      return false;
+    }
+  }
+  // What ends in a number was meant to be an address.
+  return !std::ranges::all_of(labels.back(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+absl::StatusOr<AddressSpec> ParseUnix(std::string_view text) {
+  const std::string_view path = text.substr(kUnixPrefix.size());
+  if (path.empty() || path.find('\0') != std::string_view::npos) {
+    return Wrong(text, "lacks a path; write unix:/path");
+  }
+  if (path.size() > kMaxUnixPath) {
+    return Wrong(text, base::StrCat("is too long for a unix socket; at most ", kMaxUnixPath,
+                                    " bytes of path"));
+  }
+  AddressSpec address;
+  address.unix_path = std::string(path);
+  return address;
+}
+
+// Splits "key=value"; the key is empty without a '='.
+struct Part {
+  std::string_view key, value;
+};
+Part SplitPart(std::string_view text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string_view::npos) {
+    return {"", text};
+  }
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+absl::Status SetOnce(std::optional<AddressSpec>& address, const Part& part) {
+  if (address) {
+    return absl::InvalidArgumentError(base::StrCat(part.key, " is given twice; give it once"));
+  }
+  auto parsed = AddressSpec::Parse(part.value);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(base::StrCat(part.key, ": ", base::Message(parsed.status())));
+  }
+  address = *std::move(parsed);
+  return absl::OkStatus();
+}
+
+// The parts of a tunnel behind its direction.
+struct TunnelParts {
+  std::optional<AddressSpec> listen, target;
+  std::vector<x509::SpiffeIdPattern> peers;
+  bool client_auth = true;
+
+  absl::Status Take(const Part& part) {
+    if (part.key == "listen") {
+      return SetOnce(listen, part);
+    }
+    if (part.key == "target") {
+      return SetOnce(target, part);
+    }
+    if (part.key == "peer") {
+      auto pattern = x509::SpiffeIdPattern::Parse(part.value);
+      if (!pattern.ok()) {
+        return absl::InvalidArgumentError(base::StrCat("peer: ", base::Message(pattern.status())));
+      }
+      peers.push_back(*std::move(pattern));
+      return absl::OkStatus();
+    }
+    if (part.key == "client-auth") {
+      if (part.value != "none" && part.value != "required") {
+        return absl::InvalidArgumentError(base::StrCat(
+            "client-auth: ", base::Message(Wrong(part.value, "is not one of: required, none"))));
+      }
+      client_auth = part.value == "required";
+      return absl::OkStatus();
+    }
+    return Wrong(part.key.empty() ? part.value : part.key,
+                 "is no part of a tunnel; known: listen=, target=, peer=, client-auth=");
+  }
+
+  absl::Status Check(base::Direction direction) const {
+    if (!listen) {
+      return absl::InvalidArgumentError("listen is missing; write listen=IP:port");
+    }
+    if (!target) {
+      return absl::InvalidArgumentError("target is missing; write target=IP:port");
+    }
+    if (!target->is_unix() && target->port == 0) {
+      return absl::InvalidArgumentError("target: port 0 cannot be dialled; write its port");
+    }
+    if (!client_auth && direction == base::Direction::kOutbound) {
+      return absl::InvalidArgumentError(
+          "client-auth=none is for inbound tunnels only; leave it out");
+    }
+    if (client_auth && peers.empty()) {
+      return absl::InvalidArgumentError(
+          "peer is missing; write peer=spiffe://TRUST-DOMAIN/PATH, or with '*' as the last segment"
+          " to mean all below");
+    }
+    if (!client_auth && !peers.empty()) {
+      return absl::InvalidArgumentError(
+          "with client-auth=none no client shows an identity, so peer cannot be checked; leave one "
+          "of them out");
+    }
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<AddressSpec> AddressSpec::Parse(std::string_view text) {
+  constexpr std::string_view kForms =
+      "is no address; write IP:port, [v6]:port, name:port or "
+      "unix:/path";
+  if (text.starts_with(kUnixPrefix)) {
+    return ParseUnix(text);
+  }
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) {
+    return Wrong(text, kForms);
+  }
+  std::string_view host = text.substr(0, colon);
+  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
+  if (bracketed) {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (!bracketed && host.find(':') != std::string_view::npos) {
+    return Wrong(text, "is ambiguous; write an IPv6 address in brackets: [v6]:port");
+  }
+  const auto port = base::ParseNumber<uint16_t>(text.substr(colon + 1));
+  if (!port.has_value()) {
+    return Wrong(text, "has no port from 0 to 65535 at its end");
+  }
+  AddressSpec address;
+  address.port = port.value();
+  if (const auto ip = base::IpAddress::Parse(host);
+      ip.ok() && bracketed == (host.find(':') != std::string_view::npos)) {
+    address.host = ip->ToString();
+    return address;
+  }
+  if (bracketed || !IsHostName(host)) {
+    return Wrong(text, kForms);
+  }
+  address.host = std::string(host);
+  return address;
+}
+
+std::string AddressSpec::ToString() const {
+  if (is_unix()) {
+    return base::StrCat(kUnixPrefix, unix_path);
+  }
+  const bool v6 = host.find(':') != std::string::npos;
+  return base::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
+}
+
+absl::StatusOr<TunnelSpec> TunnelSpec::Parse(std::string_view text) {
+  const auto parts = base::Split(text, ',');
+  TunnelSpec tunnel;
+  if (parts.front() == "inbound") {
+    tunnel.direction = base::Direction::kInbound;
+  } else if (parts.front() == "outbound") {
+    tunnel.direction = base::Direction::kOutbound;
+  } else {
+    return Wrong(parts.front(), "is no direction; begin with inbound, or outbound,");
+  }
+  TunnelParts taken;
+  for (size_t i = 1; i < parts.size(); ++i) {
+    if (const absl::Status status = taken.Take(SplitPart(parts[i])); !status.ok()) {
+      return status;
+    }
+  }
+  if (const absl::Status status = taken.Check(tunnel.direction); !status.ok()) {
+    return status;
+  }
+  tunnel.listen = *std::move(taken.listen);
+  tunnel.target = *std::move(taken.target);
+  tunnel.peers = std::move(taken.peers);
+  tunnel.client_auth = taken.client_auth;
+  tunnel.name = base::StrCat(Token(tunnel.direction), ":", tunnel.listen.ToString());
+  return tunnel;
+}
+
+}  // namespace postern::config

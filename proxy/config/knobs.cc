@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/config/knobs.h"
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+
+namespace postern::config {
+namespace {
+
+using std::chrono::milliseconds;
+using Values = std::vector<std::string>;
+
+absl::Status Invalid(std::string_view text, std::string_view what) {
+  return absl::InvalidArgumentError(base::StrCat("'", base::Printable(text, 128), "' ", what));
+}
+
+template <auto Member>
+Values ShowText(const ProxyConfig& config) {
+  return (config.*Member).empty() ? Values() : Values{config.*Member};
+}
+
+template <auto Member>
+absl::Status SetPath(ProxyConfig& config, std::string_view text) {
+  if (text.empty() || text.find('\0') != std::string_view::npos) {
+    return Invalid(text, "is no path");
+  }
+  config.*Member = std::string(text);
+  return absl::OkStatus();
+}
+
+// "" and "off" mean none.
+template <auto Member>
+absl::Status SetPathOrOff(ProxyConfig& config, std::string_view text) {
+  if (text.empty() || text == "off") {
+    (config.*Member).clear();
+    return absl::OkStatus();
+  }
+  return SetPath<Member>(config, text);
+}
+
+template <auto Member>
+Values ShowTextOrOff(const ProxyConfig& config) {
+  return {(config.*Member).empty() ? "off" : config.*Member};
+}
+
+template <auto Member>
+absl::Status SetAddress(ProxyConfig& config, std::string_view text) {
+  const auto address = AddressSpec::Parse(text);
+  if (address.ok()) {
+    config.*Member = address->ToString();
+  }
+  return address.status();
+}
+
+template <auto Member, uint64_t kMin, uint64_t kMax>
+absl::Status SetNumber(ProxyConfig& config, std::string_view text) {
+  const bool hex = text.starts_with("0x");
+  const auto number = base::ParseNumber<uint64_t>(text.substr(hex ? 2 : 0), hex ? 16 : 10);
+  if (!number.has_value() || number.value() < kMin || number.value() > kMax) {
+    return Invalid(text, base::StrCat("is no number from ", kMin, " to ", kMax));
+  }
+  using Number = std::remove_reference_t<decltype(config.*Member)>;
+  config.*Member = static_cast<Number>(number.value());
+  return absl::OkStatus();
+}
+
+template <auto Member>
+Values ShowNumber(const ProxyConfig& config) {
+  return {std::to_string(config.*Member)};
+}
+
+std::string DurationText(milliseconds duration) {
+  return absl::FormatDuration(absl::FromChrono(duration));
+}
+
+template <auto Member, int64_t kMinMs, int64_t kMaxMs, bool kZeroToo = false>
+absl::Status SetDuration(ProxyConfig& config, std::string_view text) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(base::ToAbsl(text), &duration)) {
+    return Invalid(text, "is no duration; write a number with its unit, as in 500ms, 5s, 2m, 1h");
+  }
+  const bool in_range =
+      duration >= absl::Milliseconds(kMinMs) && duration <= absl::Milliseconds(kMaxMs);
+  if (!in_range && !(kZeroToo && duration == absl::ZeroDuration())) {
+    return Invalid(text,
+                   base::StrCat("is not in ", DurationText(milliseconds(kMinMs)), " to ",
+                                DurationText(milliseconds(kMaxMs)), kZeroToo ? ", nor 0" : ""));
+  }
+  config.*Member = absl::ToChronoMilliseconds(duration);
+  return absl::OkStatus();
+}
+
+template <auto Member>
+Values ShowDuration(const ProxyConfig& config) {
+  return {DurationText(config.*Member)};
+}
+
+template <auto Member, auto Parse>
+absl::Status SetWord(ProxyConfig& config, std::string_view text) {
+  const auto value = Parse(text);
+  if (value.ok()) {
+    config.*Member = *value;
+  }
+  return value.status();
+}
+
+template <auto Member>
+Values ShowWord(const ProxyConfig& config) {
+  return {std::string(Token(config.*Member))};
+}
+
+absl::Status SetPin(ProxyConfig& config, std::string_view text) {
+  constexpr std::string_view kPrefix = "sha256:";
+  constexpr size_t kDigits = 64;
+  if (text.starts_with(kPrefix) && text.size() == kPrefix.size() + kDigits) {
+    if (auto raw = base::FromHex(text.substr(kPrefix.size())); raw.ok()) {
+      config.issuer_pin = *std::move(raw);
+      return absl::OkStatus();
+    }
+  }
+  return Invalid(text,
+                 "is no pin; write sha256: and the 64 hexadecimal digits over the root's DER");
+}
+
+Values ShowPin(const ProxyConfig& config) {
+  if (config.issuer_pin.empty()) {
+    return {};
+  }
+  return {base::StrCat("sha256:", base::ToHex(base::AsBytes(config.issuer_pin)))};
+}
+
+absl::Status SetTrustDomain(ProxyConfig& config, std::string_view text) {
+  const auto domain = x509::TrustDomain::Parse(text);
+  if (domain.ok()) {
+    config.trust_domain = domain->name();
+  }
+  return domain.status();
+}
+
+absl::Status AddTunnel(ProxyConfig& config, std::string_view text) {
+  auto tunnel = TunnelSpec::Parse(text);
+  if (!tunnel.ok()) {
+    return tunnel.status();
+  }
+  // Two on port 0 get a name each, too.
+  const std::string stem = tunnel->name;
+  const auto taken = [&config](const std::string& name) {
+    for (const TunnelSpec& other : config.tunnels) {
+      if (other.name == name) {
+        return true;
+      }
+    }
+    return false;
+  };
+  for (int i = 2; taken(tunnel->name); ++i) {
+    tunnel->name = base::StrCat(stem, "#", i);
+  }
+  config.tunnels.push_back(*std::move(tunnel));
+  return absl::OkStatus();
+}
+
+Values ShowTunnels(const ProxyConfig& config) {
+  Values values;
+  for (const TunnelSpec& tunnel : config.tunnels) {
+    std::string text = base::StrCat(Token(tunnel.direction), ",listen=", tunnel.listen.ToString(),
+                                    ",target=", tunnel.target.ToString());
+    for (const x509::SpiffeIdPattern& peer : tunnel.peers) {
+      base::StrAppend(text, ",peer=", peer.ToString());
+    }
+    values.push_back(text + (tunnel.client_auth ? "" : ",client-auth=none"));
+  }
+  return values;
+}
+
+absl::Status SetPeerMode(ProxyConfig& config, std::string_view text) {
+  config.peer_mode_explicit = true;
+  return SetWord<&ProxyConfig::peer_mode, ParsePeerMode>(config, text);
+}
+
+absl::Status AddPortMode(ProxyConfig& config, std::string_view text) {
+  const size_t equals = text.find('=');
+  const uint16_t port = base::ParseNumber<uint16_t>(text.substr(0, equals)).value_or(uint16_t{0});
+  if (equals == std::string_view::npos || port == 0) {
+    return Invalid(text, "is no PORT=MODE; write for example 3306=permissive");
+  }
+  const auto mode = ParsePeerMode(text.substr(equals + 1));
+  if (!mode.ok()) {
+    return mode.status();
+  }
+  if (!config.port_modes.emplace(port, *mode).second) {
+    return Invalid(text, "names a port that has a mode already; give each port once");
+  }
+  return absl::OkStatus();
+}
+
+Values ShowPortModes(const ProxyConfig& config) {
+  Values values;
+  for (const auto& [port, mode] : config.port_modes) {
+    values.push_back(base::StrCat(port, "=", Token(mode)));
+  }
+  return values;
+}
+
+absl::Status SetResumption(ProxyConfig& /*config*/, std::string_view text) {
+  if (text == "false") {
+    return absl::OkStatus();
+  }
+  return text == "true" ? absl::InvalidArgumentError(
+                              "session resumption is not available yet; leave it at false")
+                        : Invalid(text, "is not one of: true, false");
+}
+
+Values ShowResumption(const ProxyConfig& /*config*/) {
+  return {"false"};
+}
+
+absl::Status SetLogLevel(ProxyConfig& config, std::string_view text) {
+  for (const std::string_view level : {"trace", "debug", "info", "warn", "error", "off"}) {
+    if (text == level) {
+      config.log_level = std::string(text);
+      return absl::OkStatus();
+    }
+  }
+  return Invalid(text, "is not one of: trace, debug, info, warn, error, off");
+}
+
+absl::Status SetLogFormat(ProxyConfig& config, std::string_view text) {
+  if (text != "text" && text != "json") {
+    return Invalid(text, "is not one of: text, json");
+  }
+  config.log_format = text == "json" ? base::LogFormat::kJson : base::LogFormat::kText;
+  return absl::OkStatus();
+}
+
+Values ShowLogFormat(const ProxyConfig& config) {
+  return {config.log_format == base::LogFormat::kJson ? "json" : "text"};
+}
+
+constexpr int64_t kSecond = 1000;
+constexpr int64_t kMinute = 60 * kSecond;
+constexpr int64_t kHour = 60 * kMinute;
+
+using C = ProxyConfig;
+constexpr std::string_view kFiles = "Identity from files";
+constexpr std::string_view kIssuer = "Identity from the issuer";
+constexpr std::string_view kTraffic = "What is carried";
+constexpr std::string_view kLimits = "Limits and deadlines";
+constexpr std::string_view kOperation = "Operation";
+
+constexpr auto kKnobs = std::to_array<Knob>({
+    {kFiles, "svid", "FILE",
+     "Certificate of this workload with its intermediates, PEM; re-read when it changes.", false,
+     SetPath<&C::svid_file>, ShowText<&C::svid_file>},
+    {kFiles, "svid-key", "FILE", "Private key of the certificate, PEM; readable by this user only.",
+     false, SetPath<&C::svid_key_file>, ShowText<&C::svid_key_file>},
+    {kFiles, "bundle", "FILE",
+     "Trusted roots: PEM for the own trust domain, or a SPIFFE bundle map (JSON) for several.",
+     false, SetPath<&C::bundle_file>, ShowText<&C::bundle_file>},
+
+    {kIssuer, "issuer", "HOST:PORT|unix:PATH", "Address of postern-identity.", false,
+     SetAddress<&C::issuer>, ShowText<&C::issuer>},
+    {kIssuer, "issuer-bundle", "FILE", "Roots to trust the issuer by at the first contact, PEM.",
+     false, SetPath<&C::issuer_bundle_file>, ShowText<&C::issuer_bundle_file>},
+    {kIssuer, "issuer-pin", "sha256:HEX",
+     "SHA-256 of the issuer's root (over its DER), instead of --issuer-bundle.", false, SetPin,
+     ShowPin},
+    {kIssuer, "trust-domain", "TD",
+     "Trust domain of the issuer, where neither bundle nor state directory tells it.", false,
+     SetTrustDomain, ShowText<&C::trust_domain>},
+    {kIssuer, "join-token-file", "FILE",
+     "Single-use token for the first certificate; not needed once the state directory holds one.",
+     false, SetPath<&C::join_token_file>, ShowText<&C::join_token_file>},
+    {kIssuer, "state-dir", "DIR",
+     "Where certificate, key and bundles survive a restart; private to this user.", false,
+     SetPath<&C::state_dir>, ShowText<&C::state_dir>},
+
+    {kTraffic, "tunnel",
+     "inbound|outbound,listen=ADDR,target=ADDR,peer=SPIFFE-ID[,peer=...][,client-auth=none]",
+     "Explicit tunnel. ADDR is IP:port, [v6]:port, name:port or unix:PATH; '*' as a peer's last "
+     "path segment means all below.",
+     true, AddTunnel, ShowTunnels},
+    {kTraffic, "intercept", "redirect|tproxy|none",
+     "How traffic that the rules of `postern intercept` catch arrives.", false,
+     SetWord<&C::intercept, ParseInterceptMode>, ShowWord<&C::intercept>},
+    {kTraffic, "inbound-port", "PORT", "Port that inbound connections are redirected to.", false,
+     SetNumber<&C::inbound_port, 1, 65535>, ShowNumber<&C::inbound_port>},
+    {kTraffic, "outbound-port", "PORT", "Port that outbound connections are redirected to.", false,
+     SetNumber<&C::outbound_port, 1, 65535>, ShowNumber<&C::outbound_port>},
+    {kTraffic, "mark", "NUMBER",
+     "Firewall mark on every connection that the proxy opens, for the loop guard; 0 for none.",
+     false, SetNumber<&C::mark, 0, UINT32_MAX>, ShowNumber<&C::mark>},
+    {kTraffic, "peer-mode", "strict|permissive|disabled",
+     "What intercepted inbound ports accept: mesh mTLS only, plaintext and application TLS too, or "
+     "everything as it is.",
+     false, SetPeerMode, ShowWord<&C::peer_mode>},
+    {kTraffic, "port-mode", "PORT=MODE", "Peer mode of one inbound port.", true, AddPortMode,
+     ShowPortModes},
+    {kTraffic, "outbound-default", "passthrough|deny",
+     "What happens to destinations that are not in the mesh.", false,
+     SetWord<&C::outbound_default, ParseOutboundDefault>, ShowWord<&C::outbound_default>},
+    {kTraffic, "policy", "FILE",
+     "Authorisation policy and peer modes, YAML; without it and without an issuer the own trust "
+     "domain is let in.",
+     false, SetPath<&C::policy_file>, ShowText<&C::policy_file>},
+    {kTraffic, "destinations", "FILE",
+     "Addresses that are in the mesh and the identities expected there, YAML.", false,
+     SetPath<&C::destinations_file>, ShowText<&C::destinations_file>},
+    {kTraffic, "resumption", "true|false",
+     "TLS session resumption; not available yet, so only false is accepted.", false, SetResumption,
+     ShowResumption},
+
+    {kLimits, "max-connections", "N",
+     "Connections at the same time; 0 derives it from the limit of file descriptors.", false,
+     SetNumber<&C::max_connections, 0, 10'000'000>, ShowNumber<&C::max_connections>},
+    {kLimits, "sniff-timeout", "DURATION",
+     "Permissive ports: how long to wait for a client's first bytes before the server is let speak "
+     "first.",
+     false, SetDuration<&C::sniff_timeout, 1, kMinute>, ShowDuration<&C::sniff_timeout>},
+    {kLimits, "handshake-timeout", "DURATION", "Deadline of a TLS handshake.", false,
+     SetDuration<&C::handshake_timeout, 10, 10 * kMinute>, ShowDuration<&C::handshake_timeout>},
+    {kLimits, "connect-timeout", "DURATION", "Deadline of connecting to the next hop.", false,
+     SetDuration<&C::connect_timeout, 10, 10 * kMinute>, ShowDuration<&C::connect_timeout>},
+    {kLimits, "lookup-timeout", "DURATION", "Deadline of looking a destination up at the issuer.",
+     false, SetDuration<&C::lookup_timeout, 10, 10 * kMinute>, ShowDuration<&C::lookup_timeout>},
+    {kLimits, "idle-timeout", "DURATION",
+     "Ends a connection on which no byte moved for so long; 0 never does.", false,
+     SetDuration<&C::idle_timeout, kSecond, 720 * kHour, true>, ShowDuration<&C::idle_timeout>},
+    {kLimits, "drain-delay", "DURATION",
+     "How long inbound connections are still accepted after SIGTERM.", false,
+     SetDuration<&C::drain_delay, 0, kHour>, ShowDuration<&C::drain_delay>},
+    {kLimits, "drain-timeout", "DURATION", "How long open connections may go on after SIGTERM.",
+     false, SetDuration<&C::drain_timeout, 0, 24 * kHour>, ShowDuration<&C::drain_timeout>},
+    {kLimits, "high-watermark", "BYTES",
+     "Bytes waiting for a slow reader at which reading from the other side stops.", false,
+     SetNumber<&C::high_watermark, 1024, 64U << 20U>, ShowNumber<&C::high_watermark>},
+    {kLimits, "low-watermark", "BYTES", "Bytes waiting at which reading resumes.", false,
+     SetNumber<&C::low_watermark, 0, 64U << 20U>, ShowNumber<&C::low_watermark>},
+
+    {kOperation, "admin", "ADDR", "Local status pages; loopback or unix:PATH only.", false,
+     SetAddress<&C::admin>, ShowText<&C::admin>},
+    {kOperation, "admin-socket", "PATH",
+     "Unix socket for the verbs that change something: /drain, /shutdown, /logging; 'off' for "
+     "none.",
+     false, SetPathOrOff<&C::admin_socket>, ShowTextOrOff<&C::admin_socket>},
+    {kOperation, "metrics", "ADDR", "/metrics, /live and /ready.", false, SetAddress<&C::metrics>,
+     ShowText<&C::metrics>},
+    {kOperation, "workers", "N", "Threads that carry traffic.", false,
+     SetNumber<&C::workers, 1, 256>, ShowNumber<&C::workers>},
+    {kOperation, "access-log", "FILE|-|off",
+     "One JSON line for each connection: a file, '-' for standard output, 'off' for none.", false,
+     SetPathOrOff<&C::access_log>, ShowTextOrOff<&C::access_log>},
+    {kOperation, "log-level", "LEVEL", "trace, debug, info, warn, error or off.", false,
+     SetLogLevel, ShowText<&C::log_level>},
+    {kOperation, "log-format", "json|text", "Form of the log lines on standard error.", false,
+     SetLogFormat, ShowLogFormat},
+});
+
+}  // namespace
+
+std::span<const Knob> Knobs() {
+  return kKnobs;
+}
+
+std::string EnvironmentName(std::string_view name) {
+  std::string text = "POSTERN_";
+  for (const char c : name) {
+    text += c == '-' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+  }
+  return text;
+}
+
+}  // namespace postern::config

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/config/destinations.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "common/base/strings.h"
+
+namespace postern::config {
+namespace {
+
+using testing::HasSubstr;
+
+std::string Destination(const std::string& spec) {
+  return "apiVersion: postern.dev/v1\nkind: Destination\nmetadata: {name: d}\nspec:\n  {" + spec +
+         "}\n";
+}
+
+DestinationSet MustRead(const std::vector<std::string>& specs) {
+  std::string yaml;
+  for (const std::string& spec : specs) {
+    yaml += "---\n" + Destination(spec);
+  }
+  auto set = DestinationSet::FromYaml(yaml, "d.yaml");
+  EXPECT_TRUE(set.ok()) << set.status();
+  return set.ok() ? *std::move(set) : DestinationSet();
+}
+
+std::string Expected(const DestinationSet& set, std::string_view ip, uint16_t port) {
+  const auto found = set.Find(*base::IpAddress::Parse(ip), port);
+  return found ? found->expected.front().ToString() : "";
+}
+
+TEST(DestinationSetTest, FindsTheMostSpecific) {
+  const DestinationSet set = MustRead({
+      "addresses: [10.0.0.0/8], spiffeIds: [spiffe://td/wide]",
+      "addresses: [10.0.0.7], spiffeIds: [spiffe://td/any-port]",
+      "addresses: [10.0.0.7], ports: [5432], spiffeIds: [spiffe://td/port]",
+      "addresses: [10.0.0.7], ports: [5432], spiffeIds: [spiffe://td/second]",
+      "addresses: [10.0.0.8], ports: [80], spiffeIds: [spiffe://td/eighty]",
+      "addresses: [\"fd00:5b::/32\"], spiffeIds: [spiffe://td/six]",
+  });
+  EXPECT_EQ(Expected(set, "10.0.0.7", 5432), "spiffe://td/port");
+  EXPECT_EQ(Expected(set, "10.0.0.7", 1), "spiffe://td/any-port");
+  EXPECT_EQ(Expected(set, "10.0.0.8", 80), "spiffe://td/eighty");
+  EXPECT_EQ(Expected(set, "10.0.0.8", 81), "spiffe://td/wide");
+  EXPECT_EQ(Expected(set, "::ffff:10.1.1.1", 81), "spiffe://td/wide");
+  EXPECT_EQ(Expected(set, "fd00:5b::1", 1), "spiffe://td/six");
+  EXPECT_EQ(Expected(set, "11.0.0.1", 1), "");
+  EXPECT_FALSE(set.empty());
+  EXPECT_TRUE(DestinationSet().empty());
+}
+
+TEST(DestinationSetTest, ReadsWhereToConnect) {
+  struct Row {
+    std::string text, ip;
+    uint16_t port;
+  };
+  for (const Row& row : std::vector<Row>{{"192.0.2.8:15432", "192.0.2.8", 15432},
+                                         {"\"[fd00::8]:1\"", "fd00::8", 1},
+                                         {"192.0.2.8", "192.0.2.8", 0},
+                                         {"\"fd00::8\"", "fd00::8", 0},
+                                         {"\":9\"", "", 9}}) {
+    const auto set =
+        MustRead({"addresses: [192.0.2.7], spiffeIds: [spiffe://td/a], connectTo: " + row.text});
+    const auto found = set.Find(*base::IpAddress::Parse("192.0.2.7"), 5);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->connect_address ? found->connect_address->ToString() : "", row.ip);
+    EXPECT_EQ(found->connect_port, row.port);
+  }
+}
+
+TEST(DestinationSetTest, NamesFileLineAndFieldOfAFault) {
+  struct Row {
+    std::string yaml, expected;
+  };
+  const std::string good = "addresses: [10.0.0.1], spiffeIds: [spiffe://td/a]";
+  const std::vector<Row> rows = {
+      {Destination("spiffeIds: [spiffe://td/a]"), "d.yaml:5: spec.addresses: missing"},
+      {Destination("addresses: [10.0.0.1]"), "spec.spiffeIds: missing"},
+      {Destination("addresses: [10.0.0.1], spiffeIds: []"), "spec.spiffeIds: is empty"},
+      {Destination("addresses: [10.0.0.1], spiffeIds: [\"spiffe://td/*\"]"), "without '*'"},
+      {Destination("addresses: [db], spiffeIds: [spiffe://td/a]"), "spec.addresses[0]: "},
+      {Destination(good + ", ports: [x]"), "spec.ports[0]: 'x' is no port"},
+      {Destination(good + ", connectTo: db:1"), "spec.connectTo: 'db:1' is no address"},
+      {Destination(good + ", connectTo: 10.0.0.1:0"), "is no address"},
+      {Destination(good + ", connectTo: \"[10.0.0.1]:1\""), "is no address"},
+      {Destination(good + ", connectTo: \"::1:1:\""), "is no address"},
+      {Destination(good + ", conectTo: 10.0.0.1:1"), "spec.conectTo: unknown field"},
+      {Destination(good + ", ports: [1], ports: [2]"), "ports: stands twice"},
+      {"apiVersion: postern.dev/v1\nkind: PeerMode\nmetadata: {name: d}\nspec: {}\n",
+       "d.yaml:2: kind: is 'PeerMode'"},
+      {"", "holds no document"},
+  };
+  for (const Row& row : rows) {
+    const auto set = DestinationSet::FromYaml(row.yaml, "d.yaml");
+    EXPECT_EQ(set.status().code(), absl::StatusCode::kInvalidArgument) << row.yaml;
+    EXPECT_THAT(std::string(base::Message(set.status())), HasSubstr(row.expected));
+  }
+}
+
+}  // namespace
+}  // namespace postern::config

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/issuer_process.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "common/base/bytes.h"
+#include "common/base/ip.h"
+#include "common/base/strings.h"
+#include "common/rpc/issuer_channel.h"
+#include "common/x509/certificate.h"
+#include "common/x509/csr.h"
+#include "common/x509/key.h"
+#include "postern/v1/admin.grpc.pb.h"
+#include "postern/v1/identity.grpc.pb.h"
+#include "postern/v1/mesh.grpc.pb.h"
+#include "tests/testing/temp_dir.h"
+
+namespace postern::service {
+namespace {
+
+using ::testing::HasSubstr;
+
+x509::SpiffeId Id(std::string_view text) {
+  return *x509::SpiffeId::Parse(text);
+}
+
+// A whole issuer on ports of its own, and the calls that a proxy and an operator make.
+class IssuerProcessTest : public ::testing::Test {
+ protected:
+  void SetUp() override { StartIssuer(); }
+
+  void StartIssuer() {
+    IssuerConfig config{*x509::TrustDomain::Parse("example.org"), directory_.path() + "/state"};
+    config.listen = {"127.0.0.1", 0};
+    config.admin = {"127.0.0.1", 0};
+    config.socket = directory_.path() + "/identity.sock";
+    config.certify_rate = certify_rate_;
+    auto started = IssuerProcess::Start(config, base::Clock::System());
+    ASSERT_TRUE(started.ok()) << started.status();
+    issuer_ = *std::move(started);
+    unix_channel_.emplace(*rpc::IssuerChannel::Create(
+        {.target = "unix:" + config.socket, .trust = std::nullopt, .client = nullptr}));
+  }
+
+  v1::Entry WebEntry() const {
+    v1::Entry entry;
+    entry.set_spiffe_id("spiffe://example.org/web");
+    return entry;
+  }
+
+  std::string NewToken(const v1::Entry& entry) {
+    v1::CreateTokenRequest request;
+    *request.mutable_entry() = entry;
+    v1::CreateTokenResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status =
+        v1::Admin::NewStub(unix_channel_->channel())->CreateToken(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    last_entry_ = response.entry();
+    return response.token();
+  }
+
+  std::shared_ptr<const x509::TrustBundleSet> Bundles() {
+    v1::BundleSet response;
+    grpc::ClientContext context;
+    EXPECT_TRUE(v1::Admin::NewStub(unix_channel_->channel())
+                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
+                    .ok());
+    std::vector<x509::X509Ptr> roots;
+    for (const std::string& der : response.bundles(0).root_der()) {
+      roots.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
+    }
+    std::vector<x509::TrustBundle> bundles;
+    bundles.push_back(
+        *x509::TrustBundle::Create(*x509::TrustDomain::Parse("example.org"), std::move(roots)));
+    return std::make_shared<x509::TrustBundleSet>(std::move(bundles));
+  }
+
+  rpc::IssuerChannel TcpChannel(std::shared_ptr<const x509::Svid> client = nullptr) {
+    rpc::IssuerChannelOptions options;
+    options.target = base::StrCat("127.0.0.1:", issuer_->grpc_port());
+    options.trust = rpc::IssuerTrust{*x509::TrustDomain::Parse("example.org"), Bundles(), {}};
+    options.client = std::move(client);
+    return *rpc::IssuerChannel::Create(options);
+  }
+
+  // A certificate for a fresh key, or the status that refused it.
+  struct Certified {
+    grpc::Status status;
+    v1::CertifyResponse response;
+    std::shared_ptr<const x509::Svid> svid;
+    std::string retry_after;
+  };
+  static Certified Certify(const rpc::IssuerChannel& channel, v1::CertifyRequest request,
+                           std::optional<x509::SpiffeId> csr_id = std::nullopt) {
+    Certified certified;
+    x509::PkeyPtr key = *x509::GenerateP256Key();
+    request.set_csr_der(*x509::CreateCsr(key.get(), csr_id));
+    grpc::ClientContext context;
+    certified.status =
+        v1::Identity::NewStub(channel.channel())->Certify(&context, request, &certified.response);
+    const auto& trailers = context.GetServerTrailingMetadata();
+    if (const auto found = trailers.find("postern-retry-after-ms"); found != trailers.end()) {
+      certified.retry_after = std::string(found->second.data(), found->second.size());
+    }
+    if (certified.status.ok()) {
+      std::vector<x509::X509Ptr> chain;
+      for (const std::string& der : certified.response.chain_der()) {
+        chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
+      }
+      certified.svid =
+          std::make_shared<x509::Svid>(*x509::Svid::Create(std::move(chain), std::move(key)));
+    }
+    return certified;
+  }
+  static v1::CertifyRequest ByToken(const std::string& token) {
+    v1::CertifyRequest request;
+    request.mutable_join_token()->set_token(token);
+    return request;
+  }
+  static v1::CertifyRequest ByCertificate() {
+    v1::CertifyRequest request;
+    request.mutable_existing_certificate();
+    return request;
+  }
+
+  uint32_t certify_rate_ = 500;
+  testing::TempDir directory_;
+  std::unique_ptr<IssuerProcess> issuer_;
+  std::optional<rpc::IssuerChannel> unix_channel_;
+  v1::Entry last_entry_;
+};
+
+TEST_F(IssuerProcessTest, ATokenGivesTheIdentityOfItsEntryOnce) {
+  const std::string token = NewToken(WebEntry());
+  const rpc::IssuerChannel channel = TcpChannel();
+  const Certified first = Certify(channel, ByToken(token));
+  ASSERT_TRUE(first.status.ok()) << first.status.error_message();
+  EXPECT_EQ(first.svid->id().uri(), "spiffe://example.org/web");
+  EXPECT_EQ(first.response.spiffe_id(), "spiffe://example.org/web");
+  EXPECT_GE(first.response.chain_der_size(), 2);
+  EXPECT_EQ(first.response.not_after() - first.response.issued_at(), 3600);
+  EXPECT_EQ(first.response.bundles().bundles_size(), 1);
+  EXPECT_NEAR(static_cast<double>(first.response.issuer_time_ms()),
+              static_cast<double>(absl::ToUnixMillis(absl::Now())), 5000.0);
+  const Certified second = Certify(channel, ByToken(token));
+  EXPECT_EQ(second.status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(issuer_->Metrics(),
+              HasSubstr("postern_issuer_refused_total{reason=\"bad_token\"} 1"));
+  EXPECT_THAT(issuer_->Metrics(),
+              HasSubstr("postern_issuer_certificates_issued_total{evidence=\"join_token\"} 1"));
+}
+
+TEST_F(IssuerProcessTest, ACsrThatNamesAnotherIdentityIsRefused) {
+  const Certified certified =
+      Certify(TcpChannel(), ByToken(NewToken(WebEntry())), Id("spiffe://example.org/admin"));
+  EXPECT_FALSE(certified.status.ok());
+  EXPECT_EQ(certified.response.chain_der_size(), 0);
+}
+
+TEST_F(IssuerProcessTest, ACertificateRenewsItselfUntilItsEntryIsDeleted) {
+  const Certified first = Certify(TcpChannel(), ByToken(NewToken(WebEntry())));
+  ASSERT_TRUE(first.status.ok()) << first.status.error_message();
+  const Certified renewed = Certify(TcpChannel(first.svid), ByCertificate());
+  ASSERT_TRUE(renewed.status.ok()) << renewed.status.error_message();
+  EXPECT_EQ(renewed.svid->id(), first.svid->id());
+  EXPECT_NE(renewed.svid->serial(), first.svid->serial());
+
+  v1::DeleteEntryRequest request;
+  request.set_id(last_entry_.id());
+  v1::DeleteEntryResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(
+      v1::Admin::NewStub(unix_channel_->channel())->DeleteEntry(&context, request, &response).ok());
+  const Certified after = Certify(TcpChannel(renewed.svid), ByCertificate());
+  EXPECT_EQ(after.status.error_code(), grpc::StatusCode::PERMISSION_DENIED)
+      << after.status.error_message();
+}
+
+TEST_F(IssuerProcessTest, EvidenceThatTheChannelDoesNotBearOutIsRefused) {
+  const rpc::IssuerChannel channel = TcpChannel();
+  EXPECT_EQ(Certify(channel, ByCertificate()).status.error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  v1::CertifyRequest by_peer;
+  by_peer.mutable_unix_peer();
+  EXPECT_EQ(Certify(channel, by_peer).status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(Certify(channel, v1::CertifyRequest()).status.error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(IssuerProcessTest, AUnixPeerIsAttestedByItsCredentials) {
+  v1::CreateEntryRequest request;
+  *request.mutable_entry() = WebEntry();
+  request.mutable_entry()->add_selectors(base::StrCat("unix:uid:", geteuid()));
+  v1::Entry created;
+  grpc::ClientContext context;
+  ASSERT_TRUE(
+      v1::Admin::NewStub(unix_channel_->channel())->CreateEntry(&context, request, &created).ok());
+  v1::CertifyRequest by_peer;
+  by_peer.mutable_unix_peer();
+  const Certified certified = Certify(*unix_channel_, by_peer);
+  ASSERT_TRUE(certified.status.ok()) << certified.status.error_message();
+  EXPECT_EQ(certified.svid->id().uri(), "spiffe://example.org/web");
+}
+
+TEST_F(IssuerProcessTest, AdministrationIsNotServedOverTcp) {
+  v1::ListEntriesResponse response;
+  grpc::ClientContext context;
+  const rpc::IssuerChannel channel = TcpChannel();
+  EXPECT_EQ(v1::Admin::NewStub(channel.channel())
+                ->ListEntries(&context, v1::ListEntriesRequest(), &response)
+                .error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(IssuerProcessTest, ARestartKeepsTheCaAndTheEntries) {
+  const Certified first = Certify(TcpChannel(), ByToken(NewToken(WebEntry())));
+  ASSERT_TRUE(first.status.ok());
+  unix_channel_.reset();
+  issuer_.reset();
+  StartIssuer();
+  const Certified renewed = Certify(TcpChannel(first.svid), ByCertificate());
+  ASSERT_TRUE(renewed.status.ok()) << renewed.status.error_message();
+  EXPECT_EQ(renewed.svid->id(), first.svid->id());
+}
+
+TEST_F(IssuerProcessTest, BadEntriesNameTheirField) {
+  for (const auto& [id, field] : std::vector<std::pair<std::string, std::string>>{
+           {"spiffe://example.org/postern/identity", "spiffe_id"},
+           {"spiffe://other.org/web", "spiffe_id"},
+           {"web", "spiffe_id"}}) {
+    v1::CreateTokenRequest request;
+    request.mutable_entry()->set_spiffe_id(id);
+    v1::CreateTokenResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status =
+        v1::Admin::NewStub(unix_channel_->channel())->CreateToken(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << id;
+    EXPECT_THAT(status.error_message(), HasSubstr(field)) << id;
+  }
+}
+
+class RateLimitedIssuerTest : public IssuerProcessTest {
+ protected:
+  RateLimitedIssuerTest() { certify_rate_ = 2; }
+};
+
+TEST_F(RateLimitedIssuerTest, TellsWhenToComeBack) {
+  const rpc::IssuerChannel channel = TcpChannel();
+  Certified last;
+  for (int i = 0; i < 4 && last.retry_after.empty(); ++i) {
+    last = Certify(channel, ByToken(std::string(64, 'a')));
+  }
+  EXPECT_EQ(last.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_GT(std::stoi(last.retry_after), 0);
+  EXPECT_LE(std::stoi(last.retry_after), 501);
+}
+
+// A proxy's mesh stream.
+class MeshStreamTest : public IssuerProcessTest {
+ protected:
+  using Stream = grpc::ClientReaderWriter<v1::MeshRequest, v1::MeshResponse>;
+
+  struct Proxy {
+    std::optional<rpc::IssuerChannel> channel;
+    grpc::ClientContext context;
+    std::unique_ptr<Stream> stream;
+  };
+
+  std::unique_ptr<Proxy> Connect(std::shared_ptr<const x509::Svid> svid, uint32_t port) {
+    auto proxy = std::make_unique<Proxy>();
+    proxy->channel.emplace(TcpChannel(std::move(svid)));
+    proxy->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    proxy->stream = v1::Mesh::NewStub(proxy->channel->channel())->Stream(&proxy->context);
+    v1::MeshRequest request;
+    request.mutable_hello()->set_proxy_version("test");
+    request.mutable_hello()->add_serving()->set_port(port);
+    proxy->stream->Write(request);
+    return proxy;
+  }
+
+  std::shared_ptr<const x509::Svid> NewSvid(const v1::Entry& entry) {
+    Certified certified = Certify(TcpChannel(), ByToken(NewToken(entry)));
+    EXPECT_TRUE(certified.status.ok()) << certified.status.error_message();
+    return certified.svid;
+  }
+
+  // Reads until a message of this kind comes.
+  static v1::MeshResponse Await(Stream& stream, v1::MeshResponse::MessageCase kind) {
+    v1::MeshResponse response;
+    while (stream.Read(&response)) {
+      if (response.message_case() == kind) {
+        return response;
+      }
+    }
+    ADD_FAILURE() << "the stream ended: " << stream.Finish().error_message();
+    return {};
+  }
+
+  static void Subscribe(Stream& stream, const std::string& ip, uint32_t port) {
+    v1::MeshRequest request;
+    v1::Address& address = *request.mutable_subscribe()->add_addresses();
+    address.set_address(std::string(base::AsText(base::IpAddress::Parse(ip)->bytes())));
+    address.set_port(port);
+    stream.Write(request);
+  }
+};
+
+TEST_F(MeshStreamTest, AnswersWhoIsBehindAnAddressAndWhenThatChanges) {
+  const std::unique_ptr<Proxy> web = Connect(NewSvid(WebEntry()), 0);
+  const v1::MeshResponse bundles = Await(*web->stream, v1::MeshResponse::kBundles);
+  EXPECT_EQ(bundles.bundles().bundles(0).trust_domain(), "example.org");
+  EXPECT_GT(bundles.issuer_time_ms(), 0);
+  Subscribe(*web->stream, "198.18.0.7", 5432);
+  v1::MeshResponse update = Await(*web->stream, v1::MeshResponse::kEndpoints);
+  ASSERT_EQ(update.endpoints().answers_size(), 1);
+  EXPECT_EQ(update.endpoints().answers(0).endpoints_size(), 0);
+
+  v1::Entry db;
+  db.set_spiffe_id("spiffe://example.org/db");
+  db.add_allowed_addresses("198.18.0.7/32");
+  NewToken(db);
+  update = Await(*web->stream, v1::MeshResponse::kEndpoints);
+  ASSERT_EQ(update.endpoints().answers(0).endpoints_size(), 1);
+  EXPECT_EQ(update.endpoints().answers(0).endpoints(0).spiffe_ids(0), "spiffe://example.org/db");
+}
+
+TEST_F(MeshStreamTest, PolicyReachesTheProxyAndItsNackReachesTheOperator) {
+  const std::unique_ptr<Proxy> web = Connect(NewSvid(WebEntry()), 0);
+  Await(*web->stream, v1::MeshResponse::kPolicy);
+  v1::PolicyDocuments policy;
+  policy.add_documents()->set_name("p.yaml");
+  policy.mutable_documents(0)->set_yaml("kind: AuthorizationPolicy\n");
+  v1::PolicyDocuments put;
+  grpc::ClientContext put_context;
+  ASSERT_TRUE(
+      v1::Admin::NewStub(unix_channel_->channel())->PutPolicy(&put_context, policy, &put).ok());
+  const v1::MeshResponse update = Await(*web->stream, v1::MeshResponse::kPolicy);
+  EXPECT_EQ(update.policy().version().sequence(), put.version().sequence());
+  EXPECT_EQ(update.policy().documents(0).name(), "p.yaml");
+
+  v1::MeshRequest nack;
+  nack.mutable_ack()->set_kind(v1::KIND_POLICY);
+  *nack.mutable_ack()->mutable_version() = update.policy().version();
+  nack.mutable_ack()->set_error("p.yaml:1: spec: missing");
+  web->stream->Write(nack);
+  v1::IssuerStatus status;
+  for (int i = 0;
+       i < 1000 && (status.proxies_size() == 0 || status.proxies(0).last_error().empty()); ++i) {
+    grpc::ClientContext context;
+    status.Clear();
+    ASSERT_TRUE(v1::Admin::NewStub(unix_channel_->channel())
+                    ->GetStatus(&context, v1::GetStatusRequest(), &status)
+                    .ok());
+  }
+  ASSERT_EQ(status.proxies_size(), 1);
+  EXPECT_EQ(status.proxies(0).spiffe_id(), "spiffe://example.org/web");
+  EXPECT_THAT(status.proxies(0).last_error(), HasSubstr("spec: missing"));
+  EXPECT_THAT(issuer_->Metrics(), HasSubstr("postern_issuer_nacks_total 1"));
+}
+
+TEST_F(MeshStreamTest, AStrangerIsRefusedBeforeItHearsAnything) {
+  const std::unique_ptr<Proxy> stranger = Connect(nullptr, 0);
+  v1::MeshResponse response;
+  EXPECT_FALSE(stranger->stream->Read(&response));
+  EXPECT_EQ(stranger->stream->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(issuer_->Metrics(), HasSubstr("postern_issuer_streams_refused_total 1"));
+}
+
+TEST_F(MeshStreamTest, ADeletedEntryGetsNoNewStream) {
+  const std::shared_ptr<const x509::Svid> svid = NewSvid(WebEntry());
+  v1::DeleteEntryRequest request;
+  request.set_id(last_entry_.id());
+  v1::DeleteEntryResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(
+      v1::Admin::NewStub(unix_channel_->channel())->DeleteEntry(&context, request, &response).ok());
+  const std::unique_ptr<Proxy> web = Connect(svid, 0);
+  v1::MeshResponse message;
+  EXPECT_FALSE(web->stream->Read(&message));
+  EXPECT_FALSE(web->stream->Finish().ok());
+}
+
+TEST_F(MeshStreamTest, TheIssuerStopsWithStreamsOpen) {
+  const std::unique_ptr<Proxy> web = Connect(NewSvid(WebEntry()), 0);
+  Await(*web->stream, v1::MeshResponse::kBundles);
+  unix_channel_.reset();
+  issuer_.reset();
+  v1::MeshResponse message;
+  while (web->stream->Read(&message)) {
+  }
+  EXPECT_FALSE(web->stream->Finish().ok());
+}
+
+TEST(IssuerConfigTest, NamesFlagAndMendOfAUsageError) {
+  for (const auto& [arguments, flag] :
+       std::vector<std::pair<std::vector<const char*>, std::string>>{
+           {{"postern-identity"}, "--trust-domain"},
+           {{"postern-identity", "--trust-domain", "Bad_TD!"}, "--trust-domain"},
+           {{"postern-identity", "--trust-domain", "td"}, "--state-dir"},
+           {{"postern-identity", "--trust-domain", "td", "--state-dir", "s", "--svid-ttl", "5s"},
+            "--svid-ttl"},
+           {{"postern-identity", "--trust-domain", "td", "--state-dir", "s", "--listen", "here"},
+            "--listen"},
+           {{"postern-identity", "--no-such-flag"}, "--no-such-flag"}}) {
+    const ParseOutcome outcome =
+        ParseIssuerConfig(static_cast<int>(arguments.size()), arguments.data());
+    ASSERT_TRUE(outcome.exit.has_value()) << flag;
+    EXPECT_EQ(outcome.exit->exit_code, 2);
+    EXPECT_THAT(outcome.exit->text, HasSubstr(flag));
+  }
+}
+
+TEST(IssuerConfigTest, AFlagWinsOverTheEnvironmentAndThatOverTheFile) {
+  testing::TempDir directory;
+  const std::string file = directory.path() + "/identity.toml";
+  FILE* out = fopen(file.c_str(), "w");
+  fputs("trust-domain = \"file.org\"\nstate-dir = \"/file\"\nsvid-ttl = \"20m\"\n", out);
+  fclose(out);
+  setenv("POSTERN_STATE_DIR", "/environment", 1);
+  setenv("POSTERN_SVID_TTL", "30m", 1);
+  const char* arguments[] = {"postern-identity", "--config", file.c_str(), "--svid-ttl", "40m"};
+  const ParseOutcome outcome = ParseIssuerConfig(5, arguments);
+  unsetenv("POSTERN_STATE_DIR");
+  unsetenv("POSTERN_SVID_TTL");
+  ASSERT_TRUE(outcome.config.has_value()) << outcome.exit->text;
+  EXPECT_EQ(outcome.config->trust_domain.name(), "file.org");
+  EXPECT_EQ(outcome.config->state_dir, "/environment");
+  EXPECT_EQ(outcome.config->svid_ttl, absl::Minutes(40));
+}
+
+}  // namespace
+}  // namespace postern::service

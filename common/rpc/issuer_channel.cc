@@ -6,12 +6,12 @@
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include <mutex>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "common/base/strings.h"
 #include "common/rpc/issuer_server.h"
-#include "common/rpc/x509_stack.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/key.h"
@@ -45,10 +45,13 @@ grpc::ChannelArguments Arguments() {
   return arguments;
 }
 
-// The root that the pin names, out of what the server sent; null: it is not among them.
+// The root that the pin names, out of what the server sent; null: it is not among them. Only a root
+// counts: an intermediate that was pinned by mistake would work until its next rotation.
 x509::X509Ptr FindPinned(const std::vector<x509::X509Ptr>& chain, const base::Sha256Digest& pin) {
   for (const auto& certificate : chain) {
-    if (x509::Sha256OfCertificate(certificate.get()) == pin) {
+    const bool self_issued = X509_NAME_cmp(X509_get_subject_name(certificate.get()),
+                                           X509_get_issuer_name(certificate.get())) == 0;
+    if (self_issued && x509::Sha256OfCertificate(certificate.get()) == pin) {
       return x509::ShareX509(certificate.get());
     }
   }
@@ -58,8 +61,8 @@ x509::X509Ptr FindPinned(const std::vector<x509::X509Ptr>& chain, const base::Sh
 absl::Status VerifyAgainst(const std::vector<x509::X509Ptr>& chain,
                            const x509::TrustBundleSet& bundles, const x509::SpiffeId& expected,
                            absl::Time now) {
-  const BorrowedStack untrusted = MakeBorrowedStack();
-  if (untrusted == nullptr || !PushBorrowed(untrusted.get(), chain, 1)) {
+  const x509::X509StackPtr untrusted = x509::ShareX509Stack(std::span(chain).subspan(1));
+  if (untrusted == nullptr) {
     return absl::InternalError("out of memory");
   }
   const x509::ChainVerdict verdict = x509::VerifyPeerChain(chain.front().get(), untrusted.get(),
@@ -92,7 +95,7 @@ absl::Status VerifyIssuer(std::string_view chain_pem, const IssuerTrust& trust, 
   roots.push_back(FindPinned(*chain, *trust.pin));
   if (roots.front() == nullptr) {
     return absl::UnauthenticatedError(
-        "no certificate that the issuer sent is the root that the pin names");
+        "no root certificate that the issuer sent is the one that the pin names");
   }
   auto bundle = x509::TrustBundle::Create(trust.trust_domain, std::move(roots));
   if (!bundle.ok()) {

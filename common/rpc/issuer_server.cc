@@ -11,7 +11,6 @@
 #include <mutex>
 #include <utility>
 
-#include "common/rpc/x509_stack.h"
 #include "common/x509/certificate.h"
 #include "common/x509/key.h"
 
@@ -39,7 +38,8 @@ class KeyPem {
 
 // What one connection is served. Immutable.
 struct Identity {
-  std::string chain_pem;
+  std::string chain_pem;  // with the root
+  std::string root_pem;
   KeyPem key_pem;
   uint64_t generation = 0;
 };
@@ -51,9 +51,10 @@ absl::StatusOr<std::shared_ptr<const Identity>> MakeIdentity(const x509::Svid& s
   if (!key_pem.ok()) {
     return key_pem.status();
   }
-  std::string chain = x509::CertificatesToPem(svid.chain()) + x509::CertificateToPem(root);
-  return std::shared_ptr<const Identity>(
-      new Identity{std::move(chain), KeyPem(*std::move(key_pem)), generation});
+  std::string root_pem = x509::CertificateToPem(root);
+  std::string chain_pem = x509::CertificatesToPem(svid.chain()) + root_pem;
+  return std::shared_ptr<const Identity>(new Identity{std::move(chain_pem), std::move(root_pem),
+                                                      KeyPem(*std::move(key_pem)), generation});
 }
 
 }  // namespace
@@ -84,7 +85,8 @@ grpc_ssl_certificate_config_reload_status IssuerServerCredentials::State::Fetch(
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
   }
   const grpc_ssl_pem_key_cert_pair pair{identity.key_pem.c_str(), identity.chain_pem.c_str()};
-  *config = grpc_ssl_server_certificate_config_create(nullptr, &pair, 1);
+  // gRPC insists on roots for the clients, and then verifies nothing with them.
+  *config = grpc_ssl_server_certificate_config_create(identity.root_pem.c_str(), &pair, 1);
   port->served_generation = identity.generation;
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
@@ -204,10 +206,12 @@ x509::ChainVerdict VerifyClient(const grpc::AuthContext& context,
     return Refuse(base::CloseReason::kPeerNoCertificate, "the client presented no certificate");
   }
   // On the server's side this holds what the client sent after its leaf.
-  const auto sent = CertificatesOf(context, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME);
-  const BorrowedStack untrusted = MakeBorrowedStack();
-  if (untrusted == nullptr || !PushBorrowed(untrusted.get(), sent) ||
-      !PushBorrowed(untrusted.get(), own_intermediates)) {
+  auto certificates = CertificatesOf(context, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME);
+  for (const auto& own : own_intermediates) {
+    certificates.push_back(x509::ShareX509(own.get()));
+  }
+  const x509::X509StackPtr untrusted = x509::ShareX509Stack(certificates);
+  if (untrusted == nullptr) {
     return Refuse(base::CloseReason::kInternal, "out of memory");
   }
   return x509::VerifyPeerChain(leaf.get(), untrusted.get(), bundles, x509::PeerRole::kClient, now);

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/admin_service.h"
+
+#include <grpcpp/server_context.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include "common/base/strings.h"
+#include "control/service/caller.h"
+#include "control/service/messages.h"
+#include "postern/v1/admin.grpc.pb.h"
+
+namespace postern::service {
+namespace {
+
+constexpr size_t kMaxPolicyDocuments = 1000;
+
+class AdminService final : public v1::Admin::Service {
+ public:
+  AdminService(const ServiceParts& parts, issue::Registry& registry)
+      : parts_(parts), registry_(registry) {}
+
+  grpc::Status CreateEntry(grpc::ServerContext* context, const v1::CreateEntryRequest* request,
+                           v1::Entry* response) override {
+    return ToGrpc(DoCreateEntry(*context, *request, *response));
+  }
+  grpc::Status ListEntries(grpc::ServerContext* context, const v1::ListEntriesRequest* request,
+                           v1::ListEntriesResponse* response) override {
+    return ToGrpc(DoListEntries(*context, *request, *response));
+  }
+  grpc::Status DeleteEntry(grpc::ServerContext* context, const v1::DeleteEntryRequest* request,
+                           v1::DeleteEntryResponse* /*response*/) override {
+    return ToGrpc(DoDeleteEntry(*context, *request));
+  }
+  grpc::Status CreateToken(grpc::ServerContext* context, const v1::CreateTokenRequest* request,
+                           v1::CreateTokenResponse* response) override {
+    return ToGrpc(DoCreateToken(*context, *request, *response));
+  }
+  grpc::Status GetBundles(grpc::ServerContext* context, const v1::GetBundlesRequest* /*request*/,
+                          v1::BundleSet* response) override {
+    const absl::Status allowed = CheckOperator(*context, "bundle show");
+    if (allowed.ok()) {
+      *response = ToMessage(*parts_.mesh->bundles());
+    }
+    return ToGrpc(allowed);
+  }
+  grpc::Status PutPolicy(grpc::ServerContext* context, const v1::PolicyDocuments* request,
+                         v1::PolicyDocuments* response) override {
+    return ToGrpc(DoPutPolicy(*context, *request, *response));
+  }
+  grpc::Status GetPolicy(grpc::ServerContext* context, const v1::GetPolicyRequest* /*request*/,
+                         v1::PolicyDocuments* response) override {
+    const absl::Status allowed = CheckOperator(*context, "policy show");
+    if (allowed.ok()) {
+      *response = ToMessage(*parts_.mesh->policy());
+    }
+    return ToGrpc(allowed);
+  }
+  grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetStatusRequest* /*request*/,
+                         v1::IssuerStatus* response) override {
+    return ToGrpc(DoGetStatus(*context, *response));
+  }
+
+ private:
+  // PermissionDenied unless the peer is root or our own user. Leaves an audit line.
+  absl::Status CheckOperator(const grpc::ServerContext& context, std::string_view verb) const;
+  absl::Status DoCreateEntry(const grpc::ServerContext& context,
+                             const v1::CreateEntryRequest& request, v1::Entry& response);
+  absl::Status DoListEntries(const grpc::ServerContext& context,
+                             const v1::ListEntriesRequest& request,
+                             v1::ListEntriesResponse& response);
+  absl::Status DoDeleteEntry(const grpc::ServerContext& context,
+                             const v1::DeleteEntryRequest& request);
+  absl::Status DoCreateToken(const grpc::ServerContext& context,
+                             const v1::CreateTokenRequest& request,
+                             v1::CreateTokenResponse& response);
+  absl::Status DoPutPolicy(const grpc::ServerContext& context, const v1::PolicyDocuments& request,
+                           v1::PolicyDocuments& response);
+  absl::Status DoGetStatus(const grpc::ServerContext& context, v1::IssuerStatus& response);
+
+  const ServiceParts parts_;
+  issue::Registry& registry_;
+};
+
+absl::Status AdminService::CheckOperator(const grpc::ServerContext& context,
+                                         std::string_view verb) const {
+  const Caller caller = WhoCalls(context, parts_.unix_listener);
+  const bool may = caller.unix_peer != nullptr &&
+                   (caller.unix_peer->uid() == 0 || caller.unix_peer->uid() == geteuid());
+  spdlog::info("admin verb=\"{}\" source={} allowed={}", verb, caller.source, may);
+  return may ? absl::OkStatus()
+             : absl::PermissionDeniedError("only root and the issuer's own user may administer it");
+}
+
+absl::Status AdminService::DoCreateEntry(const grpc::ServerContext& context,
+                                         const v1::CreateEntryRequest& request,
+                                         v1::Entry& response) {
+  if (absl::Status allowed = CheckOperator(context, "entry create"); !allowed.ok()) {
+    return allowed;
+  }
+  absl::StatusOr<store::Entry> wanted = FromMessage(request.entry());
+  if (!wanted.ok()) {
+    return wanted.status();
+  }
+  const absl::StatusOr<store::Entry> created = registry_.CreateEntry(*std::move(wanted));
+  if (!created.ok()) {
+    return created.status();
+  }
+  response = ToMessage(*created);
+  return parts_.mesh->ReloadEntries();
+}
+
+absl::Status AdminService::DoListEntries(const grpc::ServerContext& context,
+                                         const v1::ListEntriesRequest& request,
+                                         v1::ListEntriesResponse& response) {
+  if (absl::Status allowed = CheckOperator(context, "entry list"); !allowed.ok()) {
+    return allowed;
+  }
+  const absl::StatusOr<std::vector<store::Entry>> entries =
+      registry_.ListEntries(request.spiffe_id());
+  if (!entries.ok()) {
+    return entries.status();
+  }
+  for (const store::Entry& entry : *entries) {
+    *response.add_entries() = ToMessage(entry);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AdminService::DoDeleteEntry(const grpc::ServerContext& context,
+                                         const v1::DeleteEntryRequest& request) {
+  if (absl::Status allowed = CheckOperator(context, "entry delete"); !allowed.ok()) {
+    return allowed;
+  }
+  if (absl::Status deleted = registry_.DeleteEntry(request.id()); !deleted.ok()) {
+    return deleted;
+  }
+  return parts_.mesh->ReloadEntries();
+}
+
+absl::Status AdminService::DoCreateToken(const grpc::ServerContext& context,
+                                         const v1::CreateTokenRequest& request,
+                                         v1::CreateTokenResponse& response) {
+  if (absl::Status allowed = CheckOperator(context, "token create"); !allowed.ok()) {
+    return allowed;
+  }
+  absl::StatusOr<store::Entry> wanted = FromMessage(request.entry());
+  if (!wanted.ok()) {
+    return wanted.status();
+  }
+  const absl::StatusOr<issue::CreatedToken> created =
+      registry_.CreateToken(*std::move(wanted), absl::Seconds(request.ttl_seconds()));
+  if (!created.ok()) {
+    return created.status();
+  }
+  response.set_token(created->token);
+  *response.mutable_entry() = ToMessage(created->entry);
+  response.set_expires_at(absl::ToUnixSeconds(created->expires_at));
+  return parts_.mesh->ReloadEntries();
+}
+
+absl::Status AdminService::DoPutPolicy(const grpc::ServerContext& context,
+                                       const v1::PolicyDocuments& request,
+                                       v1::PolicyDocuments& response) {
+  if (absl::Status allowed = CheckOperator(context, "policy put"); !allowed.ok()) {
+    return allowed;
+  }
+  if (request.documents_size() > static_cast<int>(kMaxPolicyDocuments)) {
+    return absl::InvalidArgumentError(base::StrCat("documents: at most ", kMaxPolicyDocuments));
+  }
+  std::vector<store::PolicyDocument> documents;
+  for (const v1::PolicyDocuments::Document& document : request.documents()) {
+    documents.push_back({document.name(), document.yaml()});
+  }
+  const absl::StatusOr<store::PolicyDocuments> put = parts_.store->policy().PutPolicy(documents);
+  if (!put.ok()) {
+    return put.status();
+  }
+  response = ToMessage(*put);
+  return parts_.mesh->ReloadPolicy();
+}
+
+absl::Status AdminService::DoGetStatus(const grpc::ServerContext& context,
+                                       v1::IssuerStatus& response) {
+  if (absl::Status allowed = CheckOperator(context, "status"); !allowed.ok()) {
+    return allowed;
+  }
+  const absl::StatusOr<uint64_t> issued = parts_.store->certificates().CountIssued();
+  if (!issued.ok()) {
+    return issued.status();
+  }
+  response.set_trust_domain(parts_.ca->trust_domain().name());
+  *response.mutable_bundle_version() = ToMessage(parts_.mesh->bundles()->version);
+  *response.mutable_policy_version() = ToMessage(parts_.mesh->policy()->version);
+  response.set_certificates_issued(*issued);
+  for (const mesh::ProxyStatus& status : parts_.mesh->Proxies()) {
+    v1::IssuerStatus::Proxy& proxy = *response.add_proxies();
+    proxy.set_spiffe_id(status.spiffe_id);
+    proxy.set_address(status.source.ToString());
+    *proxy.mutable_acked_bundles() = ToMessage(status.acked_bundles);
+    *proxy.mutable_acked_policy() = ToMessage(status.acked_policy);
+    proxy.set_last_error(status.last_error);
+    proxy.set_connected_at(absl::ToUnixSeconds(status.connected_at));
+  }
+  response.set_connected_proxies(static_cast<uint32_t>(response.proxies_size()));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeAdminService(const ServiceParts& parts,
+                                                issue::Registry& registry) {
+  return std::make_unique<AdminService>(parts, registry);
+}
+
+}  // namespace postern::service

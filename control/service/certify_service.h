@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "common/base/clock.h"
+#include "control/ca/ca_signer.h"
+#include "control/issue/issuer.h"
+#include "control/mesh/mesh_state.h"
+#include "control/service/issuer_metrics.h"
+#include "control/service/rate_limiter.h"
+#include "control/service/unix_listener.h"
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace postern::service {
+
+// What the handlers work with; all of it outlives the servers.
+struct ServiceParts {
+  issue::Issuer* issuer = nullptr;
+  ca::CaSigner* ca = nullptr;
+  store::Store* store = nullptr;
+  attest::Attestor* attestor = nullptr;
+  std::shared_ptr<mesh::MeshState> mesh;
+  RateLimiter* certify_limit = nullptr;
+  IssuerCounters* counters = nullptr;
+  const UnixListener* unix_listener = nullptr;
+  const base::Clock* clock = nullptr;
+};
+
+// At most this many certificate requests at work at once; the next is told when to come back.
+inline constexpr int kMaxCertifyAtOnce = 64;
+
+// postern.v1.Identity: turns a request into an issue::IssueRequest and its result into an answer.
+// Handlers run on gRPC's threads and block on the store.
+std::unique_ptr<grpc::Service> MakeCertifyService(const ServiceParts& parts);
+
+}  // namespace postern::service

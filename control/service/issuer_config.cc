@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/issuer_config.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <sstream>
+
+#include "absl/strings/numbers.h"
+#include "common/base/ip.h"
+#include "common/base/strings.h"
+#include "control/issue/issuer.h"
+
+namespace postern::service {
+namespace {
+
+// The flags as they are written, before they are checked.
+struct Raw {
+  std::string trust_domain, state_dir, config;
+  std::string listen = "127.0.0.1:15012";
+  std::string admin = "127.0.0.1:15014";
+  std::string socket = "/run/postern/identity.sock";
+  std::string svid_ttl = "1h";
+  bool allow_short_ttl = false;
+  uint32_t certify_rate = 500;
+  std::string log_level = "info";
+  std::string log_format = "text";
+};
+
+constexpr std::string_view kEnvironmentPrefix = "POSTERN_";
+
+// "--svid-ttl" is read from POSTERN_SVID_TTL.
+std::string EnvironmentName(const std::string& flag) {
+  std::string name(kEnvironmentPrefix);
+  for (const char c : flag) {
+    name += c == '-' ? '_' : static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+  }
+  return name;
+}
+
+void AddOptions(CLI::App& app, Raw& raw) {
+  app.set_version_flag("--version", std::string("postern-identity " POSTERN_VERSION));
+  app.add_option("--trust-domain", raw.trust_domain,
+                 "Trust domain to issue for, such as example.org (required)");
+  app.add_option("--state-dir", raw.state_dir,
+                 "Directory of the database and the CA keys, private to this user (required)");
+  app.add_option("--listen", raw.listen, "gRPC over TLS for proxies, IP:PORT or [V6]:PORT")
+      ->capture_default_str();
+  app.add_option("--admin", raw.admin, "/live /ready /metrics, IP:PORT")->capture_default_str();
+  app.add_option("--socket", raw.socket,
+                 "Unix socket for local administration and unix attestation")
+      ->capture_default_str();
+  app.add_option("--svid-ttl", raw.svid_ttl, "Lifetime of a certificate: 10m to 24h")
+      ->capture_default_str();
+  app.add_flag("--allow-short-ttl", raw.allow_short_ttl,
+               "Allow lifetimes from 10s on: for tests, never for production");
+  app.add_option("--certify-rate", raw.certify_rate,
+                 "Certificates per second and source address; 0: no limit")
+      ->capture_default_str();
+  app.add_option("--log-level", raw.log_level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
+  app.add_option("--log-format", raw.log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+}
+
+// CLI11 lets the file win over the environment; ours is flag, environment, file. So the environment
+// is handed over as flags, in front of the real ones, for every flag that was not given.
+std::vector<std::string> WithEnvironment(const CLI::App& app, int argc, const char* const* argv) {
+  std::vector<std::string> given(argv + 1, argv + argc);
+  std::vector<std::string> all;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_single_name();
+    const std::string flag = "--" + name;
+    const char* value = std::getenv(EnvironmentName(name).c_str());
+    if (value == nullptr || name == "help" || name == "version") {
+      continue;
+    }
+    const bool on_command_line =
+        std::any_of(given.begin(), given.end(), [&flag](const std::string& argument) {
+          return argument == flag || argument.starts_with(flag + "=");
+        });
+    if (!on_command_line) {
+      all.push_back(flag + "=" + value);
+    }
+  }
+  all.insert(all.end(), given.begin(), given.end());
+  return all;
+}
+
+absl::StatusOr<ListenAddress> ParseListen(std::string_view flag, const std::string& text) {
+  const size_t colon = text.rfind(':');
+  std::string host = text.substr(0, colon == std::string::npos ? 0 : colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  }
+  uint32_t port = 0;
+  if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(colon + 1), &port) ||
+      port > 65535 || !base::IpAddress::Parse(host).ok()) {
+    return absl::InvalidArgumentError(
+        base::StrCat(flag, ": '", text, "' is no address: write IP:PORT or [V6]:PORT"));
+  }
+  return ListenAddress{host, static_cast<uint16_t>(port)};
+}
+
+absl::StatusOr<absl::Duration> ParseTtl(const Raw& raw) {
+  absl::Duration ttl;
+  if (!absl::ParseDuration(raw.svid_ttl, &ttl)) {
+    return absl::InvalidArgumentError(
+        base::StrCat("--svid-ttl: '", raw.svid_ttl, "' is no duration: write 1h, 30m or 90s"));
+  }
+  const absl::Status bounds = issue::TtlPolicy{ttl, raw.allow_short_ttl}.Check(ttl);
+  if (!bounds.ok()) {
+    return absl::InvalidArgumentError(base::StrCat("--svid-ttl: ", base::Message(bounds)));
+  }
+  return ttl;
+}
+
+absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
+  if (raw.trust_domain.empty()) {
+    return absl::InvalidArgumentError("--trust-domain: required; for example example.org");
+  }
+  const absl::StatusOr<x509::TrustDomain> trust_domain = x509::TrustDomain::Parse(raw.trust_domain);
+  if (!trust_domain.ok()) {
+    return absl::InvalidArgumentError(
+        base::StrCat("--trust-domain: ", base::Message(trust_domain.status())));
+  }
+  if (raw.state_dir.empty()) {
+    return absl::InvalidArgumentError("--state-dir: required; a directory that will hold CA keys");
+  }
+  if (raw.socket.empty() || raw.socket.size() > 107) {
+    return absl::InvalidArgumentError("--socket: a path of 1 to 107 bytes");
+  }
+  const absl::StatusOr<ListenAddress> listen = ParseListen("--listen", raw.listen);
+  const absl::StatusOr<ListenAddress> admin = ParseListen("--admin", raw.admin);
+  const absl::StatusOr<absl::Duration> ttl = ParseTtl(raw);
+  for (const absl::Status& status : {listen.status(), admin.status(), ttl.status()}) {
+    if (!status.ok()) {
+      return status;
+    }
+  }
+  IssuerConfig config{.trust_domain = *trust_domain, .state_dir = raw.state_dir};
+  config.listen = *listen;
+  config.admin = *admin;
+  config.socket = raw.socket;
+  config.svid_ttl = *ttl;
+  config.allow_short_ttl = raw.allow_short_ttl;
+  config.certify_rate = raw.certify_rate;
+  config.log_level = raw.log_level;
+  config.log_format = raw.log_format == "json" ? base::LogFormat::kJson : base::LogFormat::kText;
+  return config;
+}
+
+ParseOutcome Exit(int code, std::string text) {
+  return {std::nullopt, ParseExit{code, std::move(text)}};
+}
+
+}  // namespace
+
+ParseOutcome ParseIssuerConfig(int argc, const char* const* argv) {
+  Raw raw;
+  CLI::App app("postern-identity: attests workloads and issues their X.509-SVIDs.\n",
+               "postern-identity");
+  app.footer(
+      "Each flag may be given as POSTERN_NAME in the environment or in the --config file;\n"
+      "the flag wins over the environment, the environment over the file.");
+  try {
+    AddOptions(app, raw);
+    app.set_config("--config", "", "TOML file with these flags' names");
+    std::vector<std::string> arguments = WithEnvironment(app, argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    std::ostringstream out;
+    const int code = app.exit(error, out, out);
+    return Exit(code == 0 ? 0 : 2, out.str());
+  }
+  absl::StatusOr<IssuerConfig> config = Check(raw);
+  if (!config.ok()) {
+    return Exit(2, base::StrCat("postern-identity: ", base::Message(config.status()), "\n"));
+  }
+  return {*std::move(config), std::nullopt};
+}
+
+}  // namespace postern::service

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/time/time.h"
+#include "common/base/log.h"
+#include "common/x509/spiffe_id.h"
+
+namespace postern::service {
+
+// A TCP address to listen on: an IP literal without brackets and a port.
+struct ListenAddress {
+  std::string host;
+  uint16_t port = 0;
+};
+
+// Everything that postern-identity can be told, checked before anything opens. Immutable.
+struct IssuerConfig {
+  x509::TrustDomain trust_domain;
+  std::string state_dir;
+  ListenAddress listen{"127.0.0.1", 15012};
+  ListenAddress admin{"127.0.0.1", 15014};
+  std::string socket = "/run/postern/identity.sock";
+  absl::Duration svid_ttl = absl::Hours(1);
+  bool allow_short_ttl = false;
+  uint32_t certify_rate = 500;  // requests per second and source address; 0: no limit
+  std::string log_level = "info";
+  base::LogFormat log_format = base::LogFormat::kText;
+};
+
+// What Parse says when nothing is to be run: print `text` and exit with `exit_code`.
+struct ParseExit {
+  int exit_code = 0;
+  std::string text;
+};
+
+struct ParseOutcome {
+  std::optional<IssuerConfig> config;
+  std::optional<ParseExit> exit;
+};
+
+// Flags, then environment (POSTERN_NAME), then the TOML file of --config. Exactly one of the two is
+// set; a usage error has exit code 2 and names flag and mend.
+ParseOutcome ParseIssuerConfig(int argc, const char* const* argv);
+
+}  // namespace postern::service

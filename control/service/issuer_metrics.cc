@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/issuer_metrics.h"
+
+#include <dirent.h>
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+
+namespace postern::service {
+namespace {
+
+enum class Metric : uint8_t {
+#define X(enumerator, name, type, labels, help) enumerator,
+  POSTERN_ISSUER_METRICS(X)
+#undef X
+};
+
+struct Row {
+  const char* name;
+  std::string_view type;
+  std::string_view labels;
+  const char* help;
+};
+
+constexpr Row kRows[] = {
+#define X(enumerator, name, type, labels, help) {name, type, labels, help},
+    POSTERN_ISSUER_METRICS(X)
+#undef X
+};
+
+constexpr std::array<const char*, kEvidenceKindCount> kEvidenceTokens = {"join_token", "unix_peer",
+                                                                         "existing_certificate"};
+
+using Families = std::vector<prometheus::MetricFamily>;
+
+prometheus::MetricFamily& Family(Families& families, Metric metric) {
+  const Row& row = kRows[static_cast<size_t>(metric)];
+  prometheus::MetricFamily family;
+  family.name = row.name;
+  family.help = row.help;
+  family.type = row.type == "counter"     ? prometheus::MetricType::Counter
+                : row.type == "histogram" ? prometheus::MetricType::Histogram
+                                          : prometheus::MetricType::Gauge;
+  families.push_back(std::move(family));
+  return families.back();
+}
+
+void Sample(prometheus::MetricFamily& family, double value, std::string_view label_value = {}) {
+  prometheus::ClientMetric sample;
+  if (!label_value.empty()) {
+    for (const Row& row : kRows) {
+      if (family.name == row.name) {
+        sample.label.push_back({std::string(row.labels), std::string(label_value)});
+      }
+    }
+  }
+  if (family.type == prometheus::MetricType::Counter) {
+    sample.counter.value = value;
+  } else {
+    sample.gauge.value = value;
+  }
+  family.metric.push_back(std::move(sample));
+}
+
+void One(Families& families, Metric metric, double value, std::string_view label_value = {}) {
+  Sample(Family(families, metric), value, label_value);
+}
+
+void Versions(Families& families, Metric metric, uint64_t epoch, uint64_t sequence) {
+  prometheus::MetricFamily& family = Family(families, metric);
+  Sample(family, static_cast<double>(epoch), "epoch");
+  Sample(family, static_cast<double>(sequence), "sequence");
+}
+
+void Histogram(Families& families, const IssuerCounters& counters) {
+  prometheus::ClientMetric sample;
+  uint64_t cumulative = 0;
+  for (size_t i = 0; i < counters.seconds.size(); ++i) {
+    cumulative += counters.seconds[i].load(std::memory_order_relaxed);
+    const bool last = i == IssuerCounters::kBounds.size();
+    const double bound =
+        last ? std::numeric_limits<double>::infinity() : IssuerCounters::kBounds[i];
+    sample.histogram.bucket.push_back({cumulative, bound});
+  }
+  sample.histogram.sample_count = cumulative;
+  sample.histogram.sample_sum =
+      static_cast<double>(counters.seconds_sum_nanoseconds.load(std::memory_order_relaxed)) / 1e9;
+  Family(families, Metric::kSeconds).metric.push_back(std::move(sample));
+}
+
+double Seconds(const timeval& time) {
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
+}
+
+void Process(Families& families) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  One(families, Metric::kCpu, Seconds(usage.ru_utime) + Seconds(usage.ru_stime));
+  uint64_t total_pages = 0;
+  uint64_t resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> total_pages >> resident_pages;
+  One(families, Metric::kResident,
+      static_cast<double>(resident_pages) * static_cast<double>(sysconf(_SC_PAGESIZE)));
+  uint64_t open = 0;
+  if (DIR* directory = opendir("/proc/self/fd"); directory != nullptr) {
+    while (readdir(directory) != nullptr) {
+      ++open;
+    }
+    closedir(directory);
+  }
+  // Not counted: ".", ".." and the directory itself.
+  One(families, Metric::kOpenFds, open > 3 ? static_cast<double>(open - 3) : 0.0);
+}
+
+}  // namespace
+
+void IssuerCounters::ObserveCertify(absl::Duration duration) {
+  const double value = absl::ToDoubleSeconds(duration);
+  size_t bucket = 0;
+  while (bucket < kBounds.size() && value > kBounds[bucket]) {
+    ++bucket;
+  }
+  seconds[bucket].fetch_add(1, std::memory_order_relaxed);
+  seconds_sum_nanoseconds.fetch_add(static_cast<uint64_t>(absl::ToInt64Nanoseconds(duration)),
+                                    std::memory_order_relaxed);
+}
+
+std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges& gauges) {
+  Families families;
+  prometheus::MetricFamily& issued = Family(families, Metric::kIssued);
+  for (size_t i = 0; i < kEvidenceKindCount; ++i) {
+    Sample(issued, static_cast<double>(counters.issued[i].load()), kEvidenceTokens[i]);
+  }
+  prometheus::MetricFamily& refused = Family(families, Metric::kRefused);
+  for (const attest::RefusalReason reason : attest::kAllRefusalReasons) {
+    Sample(refused, static_cast<double>(counters.refused[static_cast<size_t>(reason)].load()),
+           attest::Token(reason));
+  }
+  Histogram(families, counters);
+  One(families, Metric::kStreams, static_cast<double>(gauges.streams));
+  One(families, Metric::kSubscriptions, static_cast<double>(gauges.subscriptions));
+  One(families, Metric::kStreamsRefused, static_cast<double>(counters.streams_refused.load()));
+  One(families, Metric::kNacks, static_cast<double>(counters.nacks.load()));
+  One(families, Metric::kStoreErrors, static_cast<double>(gauges.store_errors));
+  Versions(families, Metric::kBundleVersion, gauges.bundle_epoch, gauges.bundle_sequence);
+  Versions(families, Metric::kPolicyVersion, gauges.policy_epoch, gauges.policy_sequence);
+  prometheus::MetricFamily& expiry = Family(families, Metric::kNotAfter);
+  Sample(expiry, static_cast<double>(absl::ToUnixSeconds(gauges.root_not_after)), "root");
+  Sample(expiry, static_cast<double>(absl::ToUnixSeconds(gauges.intermediate_not_after)),
+         "intermediate");
+  Sample(expiry, static_cast<double>(absl::ToUnixSeconds(gauges.own_not_after)), "own");
+  One(families, Metric::kRootKey, gauges.root_key_present ? 1 : 0);
+  One(families, Metric::kReady, gauges.ready ? 1 : 0);
+  One(families, Metric::kLogDropped, static_cast<double>(base::DroppedLogLines()));
+  One(families, Metric::kBuild, 1, POSTERN_VERSION);
+  Process(families);
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+std::string IssuerMetricsReference() {
+  std::string text = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
+  for (const Row& row : kRows) {
+    text += base::StrCat("| `", row.name, "` | ", row.type, " | ",
+                         row.labels.empty() ? std::string("") : base::StrCat("`", row.labels, "`"),
+                         " | ", row.help, " |\n");
+  }
+  return text;
+}
+
+}  // namespace postern::service

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "control/attest/refusal.h"
+
+namespace postern::service {
+
+// Every metric of the issuer: X(enumerator, name, type, labels, help). docs/METRICS.md is made from
+// this table.
+#define POSTERN_ISSUER_METRICS(X)                                                            \
+  X(kIssued, "postern_issuer_certificates_issued_total", "counter", "evidence",              \
+    "Certificates issued, by what the caller showed.")                                       \
+  X(kRefused, "postern_issuer_refused_total", "counter", "reason",                           \
+    "Certificate requests that were refused, by reason.")                                    \
+  X(kSeconds, "postern_issuer_certify_seconds", "histogram", "",                             \
+    "Time from a certificate request to its answer.")                                        \
+  X(kStreams, "postern_issuer_streams", "gauge", "", "Proxies connected by a mesh stream.")  \
+  X(kSubscriptions, "postern_issuer_subscriptions", "gauge", "",                             \
+    "Addresses that connected proxies have asked for.")                                      \
+  X(kStreamsRefused, "postern_issuer_streams_refused_total", "counter", "",                  \
+    "Mesh streams that were refused: no valid certificate, no entry, or too many.")          \
+  X(kNacks, "postern_issuer_nacks_total", "counter", "",                                     \
+    "Versions that a proxy refused to apply.")                                               \
+  X(kStoreErrors, "postern_issuer_store_errors_total", "counter", "",                        \
+    "Store operations that failed.")                                                         \
+  X(kBundleVersion, "postern_issuer_bundle_version", "gauge", "part",                        \
+    "Version of the trust bundle: epoch and sequence.")                                      \
+  X(kPolicyVersion, "postern_issuer_policy_version", "gauge", "part",                        \
+    "Version of the policy documents: epoch and sequence.")                                  \
+  X(kNotAfter, "postern_issuer_certificate_not_after_seconds", "gauge", "kind",              \
+    "Unix time at which a certificate of the issuer ends: root, intermediate, own.")         \
+  X(kRootKey, "postern_issuer_root_key_present", "gauge", "",                                \
+    "1 while the root's key lies in the state directory; it should be taken offline.")       \
+  X(kReady, "postern_issuer_ready", "gauge", "", "1 when the issuer can sign and serve.")    \
+  X(kLogDropped, "postern_issuer_log_dropped_total", "counter", "",                          \
+    "Log lines lost because the log's queue was full.")                                      \
+  X(kBuild, "postern_issuer_build_info", "gauge", "version", "Always 1; names the release.") \
+  X(kCpu, "process_cpu_seconds_total", "counter", "", "CPU time of this process.")           \
+  X(kResident, "process_resident_memory_bytes", "gauge", "", "Resident memory.")             \
+  X(kOpenFds, "process_open_fds", "gauge", "", "Open file descriptors.")
+
+// What a caller showed for its certificate.
+enum class EvidenceKind : uint8_t { kJoinToken, kUnixPeer, kExistingCertificate };
+inline constexpr size_t kEvidenceKindCount = 3;
+
+// Counted by the handlers, from any thread.
+struct IssuerCounters {
+  static constexpr std::array<double, 9> kBounds = {0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                                    0.025,  0.1,   0.5,    2.5};
+  std::array<std::atomic<uint64_t>, kEvidenceKindCount> issued{};
+  std::array<std::atomic<uint64_t>, attest::kRefusalReasonCount> refused{};
+  std::array<std::atomic<uint64_t>, kBounds.size() + 1> seconds{};
+  std::atomic<uint64_t> seconds_sum_nanoseconds{0};
+  std::atomic<uint64_t> streams_refused{0};
+  std::atomic<uint64_t> nacks{0};
+
+  void ObserveCertify(absl::Duration duration);
+};
+
+// What is asked for at a scrape.
+struct IssuerGauges {
+  uint64_t streams = 0, subscriptions = 0, store_errors = 0;
+  uint64_t bundle_epoch = 0, bundle_sequence = 0, policy_epoch = 0, policy_sequence = 0;
+  absl::Time root_not_after, intermediate_not_after, own_not_after;
+  bool root_key_present = false;
+  bool ready = false;
+};
+
+// The scrape, text format 0.0.4.
+std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges& gauges);
+
+// The issuer's part of docs/METRICS.md: a Markdown table.
+std::string IssuerMetricsReference();
+
+}  // namespace postern::service

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/issuer_process.h"
+
+#include <grpcpp/impl/service_type.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <spdlog/spdlog.h>
+
+#include <mutex>
+
+#include "common/base/file.h"
+#include "common/base/strings.h"
+#include "common/http/http_server.h"
+#include "common/rpc/issuer_server.h"
+#include "common/x509/certificate.h"
+#include "control/service/admin_service.h"
+#include "control/service/certify_service.h"
+#include "control/service/mesh_service.h"
+
+namespace postern::service {
+namespace {
+
+constexpr int kMaxStreamsPerConnection = 16;
+constexpr int kMaxThreads = 32;  // of the unary handlers
+constexpr auto kShutdownGrace = std::chrono::seconds(2);
+constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
+constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
+
+mesh::BundleSet BundlesOf(const ca::CaSigner& ca) {
+  mesh::BundleSet set{ca.bundle_version(), {}};
+  for (const auto& [name, bundle] : ca.bundles()->bundles()) {
+    mesh::TrustDomainRoots roots{name, {}};
+    for (const x509::X509Ptr& root : bundle.roots()) {
+      roots.root_der.push_back(x509::CertificateToDer(root.get()));
+    }
+    set.bundles.push_back(std::move(roots));
+  }
+  return set;
+}
+
+std::string Authority(const ListenAddress& address) {
+  const bool v6 = address.host.find(':') != std::string::npos;
+  return v6 ? base::StrCat("[", address.host, "]:", address.port)
+            : base::StrCat(address.host, ":", address.port);
+}
+
+void Bound(grpc::ServerBuilder& builder) {
+  rpc::ApplyServerLimits(builder);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsPerConnection);
+  builder.SetResourceQuota(grpc::ResourceQuota("issuer").SetMaxThreads(kMaxThreads));
+}
+
+void StopServer(std::unique_ptr<grpc::Server>& server) {
+  if (server != nullptr) {
+    server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
+    server->Wait();
+  }
+}
+
+}  // namespace
+
+// Members in the order in which they are made; destroyed the other way round.
+struct IssuerProcess::Impl {
+  Impl(const IssuerConfig& issuer_config, const base::Clock& issuer_clock)
+      : config(issuer_config),
+        clock(issuer_clock),
+        certify_limit(issuer_config.certify_rate, issuer_clock) {}
+  ~Impl();
+
+  absl::Status OpenState();
+  absl::Status RenewOwnCertificate();
+  absl::Status ListenTcp();
+  absl::Status ListenUnix();
+  absl::Status ListenAdmin();
+  ServiceParts Parts();
+  IssuerGauges Gauges() const;
+  absl::Status CheckReady() const;
+
+  const IssuerConfig config;
+  const base::Clock& clock;
+  IssuerCounters counters;
+  RateLimiter certify_limit;
+  std::unique_ptr<store::Store> store;
+  std::unique_ptr<ca::CaSigner> ca;
+  std::unique_ptr<attest::AttestorSet> attestor;
+  std::unique_ptr<issue::Issuer> issuer;
+  std::unique_ptr<issue::Registry> registry;
+  std::shared_ptr<mesh::MeshState> mesh;
+  std::unique_ptr<rpc::IssuerServerCredentials> credentials;
+  std::unique_ptr<grpc::Service> certify;
+  std::unique_ptr<grpc::Service> admin;
+  std::unique_ptr<MeshService> mesh_service;
+  std::unique_ptr<grpc::Server> tcp_server;
+  std::unique_ptr<grpc::Server> unix_server;
+  std::unique_ptr<UnixListener> unix_listener;
+  std::unique_ptr<http::HttpServer> http;
+  int grpc_port = 0;
+
+  mutable std::mutex own_mutex;  // the scrape reads what Tick renews
+  absl::Time own_not_after = absl::InfinitePast();
+  absl::Time renew_own_at = absl::InfinitePast();
+  absl::Duration cleaned_at = absl::ZeroDuration();
+};
+
+// The servers go first: calls at work use everything else. The unix listener outlives its accept
+// thread's server only in name: destroying it joins the thread, which must not hand connections to
+// a server that is gone.
+IssuerProcess::Impl::~Impl() {
+  http.reset();
+  if (unix_listener != nullptr) {
+    unix_listener->Stop();
+  }
+  StopServer(tcp_server);
+  StopServer(unix_server);
+}
+
+absl::Status IssuerProcess::Impl::OpenState() {
+  if (absl::Status made = base::EnsurePrivateDirectory(config.state_dir); !made.ok()) {
+    return made;
+  }
+  auto opened = store::OpenSqliteStore(config.state_dir, config.trust_domain, clock);
+  if (!opened.ok()) {
+    return opened.status();
+  }
+  store = *std::move(opened);
+  auto signer = ca::CaSigner::Open(
+      {.state_dir = config.state_dir, .trust_domain = config.trust_domain}, store->cas(), clock);
+  if (!signer.ok()) {
+    return signer.status();
+  }
+  ca = *std::move(signer);
+  attestor = std::make_unique<attest::AttestorSet>(*store, clock);
+  const issue::TtlPolicy ttl{config.svid_ttl, config.allow_short_ttl};
+  auto made_issuer = issue::Issuer::Create(ttl, *ca, *store, *attestor, clock);
+  if (!made_issuer.ok()) {
+    return made_issuer.status();
+  }
+  issuer = *std::move(made_issuer);
+  registry = std::make_unique<issue::Registry>(config.trust_domain, ttl, *store, clock);
+  auto state = mesh::MeshState::Create(*store, clock);
+  if (!state.ok()) {
+    return state.status();
+  }
+  mesh = *std::move(state);
+  mesh->SetBundles(BundlesOf(*ca));
+  return absl::OkStatus();
+}
+
+absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
+  const absl::StatusOr<std::shared_ptr<const x509::Svid>> own = issuer->IssueOwnSvid();
+  if (!own.ok()) {
+    return own.status();
+  }
+  const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
+  if (credentials == nullptr) {
+    auto made = rpc::IssuerServerCredentials::Create(**own, slot->root.get());
+    if (!made.ok()) {
+      return made.status();
+    }
+    credentials = *std::move(made);
+  } else if (absl::Status replaced = credentials->Replace(**own, slot->root.get());
+             !replaced.ok()) {
+    return replaced;
+  }
+  const std::lock_guard<std::mutex> lock(own_mutex);
+  own_not_after = (*own)->not_after();
+  const absl::Time now = clock.Now();
+  renew_own_at = now + (own_not_after - now) / 2;
+  return absl::OkStatus();
+}
+
+ServiceParts IssuerProcess::Impl::Parts() {
+  return {.issuer = issuer.get(),
+          .ca = ca.get(),
+          .store = store.get(),
+          .attestor = attestor.get(),
+          .mesh = mesh,
+          .certify_limit = &certify_limit,
+          .counters = &counters,
+          .unix_listener = unix_listener.get(),
+          .clock = &clock};
+}
+
+absl::Status IssuerProcess::Impl::ListenTcp() {
+  grpc::ServerBuilder builder;
+  Bound(builder);
+  builder.AddListeningPort(Authority(config.listen), credentials->credentials(), &grpc_port);
+  builder.RegisterService(certify.get());
+  builder.RegisterService(mesh_service->service());
+  tcp_server = builder.BuildAndStart();
+  if (tcp_server == nullptr || grpc_port == 0) {
+    return absl::UnavailableError(base::StrCat(
+        "--listen: cannot listen on ", Authority(config.listen), ": is another program using it?"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IssuerProcess::Impl::ListenUnix() {
+  grpc::ServerBuilder builder;
+  Bound(builder);
+  builder.RegisterService(certify.get());
+  builder.RegisterService(admin.get());
+  builder.RegisterService(mesh_service->service());
+  unix_server = builder.BuildAndStart();
+  if (unix_server == nullptr) {
+    return absl::InternalError("the server of the unix socket did not start");
+  }
+  unix_listener->Serve(*unix_server);
+  return absl::OkStatus();
+}
+
+absl::Status IssuerProcess::Impl::ListenAdmin() {
+  auto started = http::HttpServer::Start(
+      config.admin.host, config.admin.port, http::HostCheck::kNone,
+      [this](std::string_view path) -> std::optional<http::Reply> {
+        if (path == "/live") {
+          return http::Ok(http::kText, "live\n");
+        }
+        if (path == "/ready") {
+          const absl::Status ready = CheckReady();
+          return ready.ok() ? http::Ok(http::kText, "ready\n")
+                            : http::Reply{503, std::string(http::kText),
+                                          base::StrCat("not ready: ", base::Message(ready), "\n")};
+        }
+        if (path == "/metrics") {
+          return http::Ok(http::kPrometheus, IssuerMetricsText(counters, Gauges()));
+        }
+        return std::nullopt;
+      });
+  if (!started.ok()) {
+    return absl::UnavailableError(base::StrCat("--admin: ", base::Message(started.status())));
+  }
+  http = *std::move(started);
+  return absl::OkStatus();
+}
+
+absl::Status IssuerProcess::Impl::CheckReady() const {
+  if (absl::Status usable = ca->CheckUsable(); !usable.ok()) {
+    return usable;
+  }
+  {
+    const std::lock_guard<std::mutex> lock(own_mutex);
+    if (clock.Now() >= own_not_after) {
+      return absl::FailedPreconditionError("the issuer's own certificate has expired");
+    }
+  }
+  return store->Probe();
+}
+
+IssuerGauges IssuerProcess::Impl::Gauges() const {
+  IssuerGauges gauges;
+  gauges.streams = mesh->connected();
+  gauges.subscriptions = mesh->subscriptions();
+  gauges.store_errors = store->error_count();
+  const store::Version bundles = mesh->bundles()->version;
+  const store::Version policy = mesh->policy()->version;
+  gauges.bundle_epoch = bundles.epoch;
+  gauges.bundle_sequence = bundles.sequence;
+  gauges.policy_epoch = policy.epoch;
+  gauges.policy_sequence = policy.sequence;
+  const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
+  gauges.root_not_after = x509::NotAfter(slot->root.get());
+  gauges.intermediate_not_after = x509::NotAfter(slot->chain.front().get());
+  gauges.root_key_present = ca->root_key_present();
+  gauges.ready = CheckReady().ok();
+  const std::lock_guard<std::mutex> lock(own_mutex);
+  gauges.own_not_after = own_not_after;
+  return gauges;
+}
+
+absl::StatusOr<std::unique_ptr<IssuerProcess>> IssuerProcess::Start(const IssuerConfig& config,
+                                                                    const base::Clock& clock) {
+  auto impl = std::make_unique<Impl>(config, clock);
+  if (absl::Status opened = impl->OpenState(); !opened.ok()) {
+    return opened;
+  }
+  if (absl::Status renewed = impl->RenewOwnCertificate(); !renewed.ok()) {
+    return renewed;
+  }
+  absl::StatusOr<std::unique_ptr<UnixListener>> listener = UnixListener::Listen(config.socket);
+  if (!listener.ok()) {
+    return absl::Status(listener.status().code(),
+                        base::StrCat("--socket: ", base::Message(listener.status())));
+  }
+  impl->unix_listener = *std::move(listener);
+  impl->certify = MakeCertifyService(impl->Parts());
+  impl->admin = MakeAdminService(impl->Parts(), *impl->registry);
+  impl->mesh_service = std::make_unique<MeshService>(impl->Parts());
+  for (const auto step : {&Impl::ListenTcp, &Impl::ListenUnix, &Impl::ListenAdmin}) {
+    if (absl::Status done = (*impl.*step)(); !done.ok()) {
+      return done;
+    }
+  }
+  return std::unique_ptr<IssuerProcess>(new IssuerProcess(std::move(impl)));
+}
+
+IssuerProcess::IssuerProcess(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+IssuerProcess::~IssuerProcess() = default;
+
+void IssuerProcess::Tick() {
+  const absl::Duration now = impl_->clock.SinceBoot();
+  if (impl_->clock.Now() >= impl_->renew_own_at) {
+    const absl::Status renewed = impl_->RenewOwnCertificate();
+    if (!renewed.ok()) {
+      spdlog::error("own certificate not renewed, the old one goes on: {}", base::Message(renewed));
+      const std::lock_guard<std::mutex> lock(impl_->own_mutex);
+      impl_->renew_own_at = impl_->clock.Now() + kRenewalRetry;
+    }
+  }
+  if (now - impl_->cleaned_at >= kCleanUpPeriod) {
+    impl_->cleaned_at = now;
+    if (const absl::Status cleaned = impl_->registry->CleanUp(); !cleaned.ok()) {
+      spdlog::warn("store not cleaned up: {}", base::Message(cleaned));
+    }
+  }
+}
+
+absl::Status IssuerProcess::CheckReady() const {
+  return impl_->CheckReady();
+}
+
+std::string IssuerProcess::Metrics() const {
+  return IssuerMetricsText(impl_->counters, impl_->Gauges());
+}
+
+uint16_t IssuerProcess::grpc_port() const {
+  return static_cast<uint16_t>(impl_->grpc_port);
+}
+
+uint16_t IssuerProcess::admin_port() const {
+  return impl_->http->port();
+}
+
+}  // namespace postern::service

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/messages.h"
+
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+
+namespace postern::service {
+namespace {
+
+absl::StatusOr<uint16_t> PortFrom(uint32_t port, std::string_view field) {
+  if (port > 65535) {
+    return absl::InvalidArgumentError(base::StrCat(field, ": ", port, " is no port"));
+  }
+  return static_cast<uint16_t>(port);
+}
+
+std::string BytesOf(const base::IpAddress& ip) {
+  return std::string(base::AsText(ip.bytes()));
+}
+
+v1::Transport ToMessage(mesh::Transport transport) {
+  switch (transport) {
+    case mesh::Transport::kDirectTls:
+      return v1::TRANSPORT_DIRECT_TLS;
+  }
+  return v1::TRANSPORT_UNSPECIFIED;
+}
+
+}  // namespace
+
+v1::Version ToMessage(const store::Version& version) {
+  v1::Version message;
+  message.set_epoch(version.epoch);
+  message.set_sequence(version.sequence);
+  return message;
+}
+
+store::Version FromMessage(const v1::Version& version) {
+  return {version.epoch(), version.sequence()};
+}
+
+v1::BundleSet ToMessage(const mesh::BundleSet& bundles) {
+  v1::BundleSet message;
+  *message.mutable_version() = ToMessage(bundles.version);
+  for (const mesh::TrustDomainRoots& roots : bundles.bundles) {
+    v1::TrustBundle& bundle = *message.add_bundles();
+    bundle.set_trust_domain(roots.trust_domain);
+    for (const std::string& der : roots.root_der) {
+      bundle.add_root_der(der);
+    }
+  }
+  return message;
+}
+
+v1::PolicyDocuments ToMessage(const store::PolicyDocuments& policy) {
+  v1::PolicyDocuments message;
+  *message.mutable_version() = ToMessage(policy.version);
+  for (const store::PolicyDocument& document : policy.documents) {
+    v1::PolicyDocuments::Document& copy = *message.add_documents();
+    copy.set_name(document.name);
+    copy.set_yaml(document.yaml);
+  }
+  return message;
+}
+
+v1::MeshResponse::EndpointUpdate ToMessage(const mesh::EndpointUpdate& update) {
+  v1::MeshResponse::EndpointUpdate message;
+  *message.mutable_version() = ToMessage(update.version);
+  for (const mesh::Answer& answer : update.answers) {
+    v1::MeshResponse::EndpointUpdate::Answer& copy = *message.add_answers();
+    copy.mutable_asked()->set_address(BytesOf(answer.asked.ip));
+    copy.mutable_asked()->set_port(answer.asked.port);
+    for (const mesh::Endpoint& endpoint : answer.endpoints) {
+      v1::Endpoint& out = *copy.add_endpoints();
+      out.set_address(BytesOf(endpoint.address.ip));
+      out.set_port(endpoint.address.port);
+      for (const std::string& id : endpoint.spiffe_ids) {
+        out.add_spiffe_ids(id);
+      }
+      out.set_transport(ToMessage(endpoint.transport));
+    }
+  }
+  return message;
+}
+
+v1::Entry ToMessage(const store::Entry& entry) {
+  v1::Entry message;
+  message.set_id(entry.id);
+  message.set_spiffe_id(entry.spiffe_id.uri());
+  for (const std::string& selector : entry.selectors) {
+    message.add_selectors(selector);
+  }
+  for (const base::Cidr& cidr : entry.allowed_addresses) {
+    message.add_allowed_addresses(cidr.ToString());
+  }
+  message.set_publish_connection_address(entry.publish_connection_address);
+  message.set_svid_ttl_seconds(absl::ToInt64Seconds(entry.svid_ttl));
+  message.set_created_at(absl::ToUnixSeconds(entry.created_at));
+  for (const uint16_t port : entry.ports) {
+    message.add_ports(port);
+  }
+  return message;
+}
+
+absl::StatusOr<store::Entry> FromMessage(const v1::Entry& message) {
+  absl::StatusOr<x509::SpiffeId> id = x509::SpiffeId::Parse(message.spiffe_id());
+  if (!id.ok()) {
+    return absl::InvalidArgumentError(base::StrCat("spiffe_id: ", base::Message(id.status())));
+  }
+  store::Entry entry{.spiffe_id = *std::move(id)};
+  entry.selectors.assign(message.selectors().begin(), message.selectors().end());
+  for (const std::string& text : message.allowed_addresses()) {
+    const absl::StatusOr<base::Cidr> cidr = base::Cidr::Parse(text);
+    if (!cidr.ok()) {
+      return absl::InvalidArgumentError(
+          base::StrCat("allowed_addresses: ", base::Message(cidr.status())));
+    }
+    entry.allowed_addresses.push_back(*cidr);
+  }
+  entry.publish_connection_address = message.publish_connection_address();
+  for (const uint32_t number : message.ports()) {
+    const absl::StatusOr<uint16_t> port = PortFrom(number, "ports");
+    if (!port.ok()) {
+      return port.status();
+    }
+    entry.ports.push_back(*port);
+  }
+  if (message.svid_ttl_seconds() < 0) {
+    return absl::InvalidArgumentError("svid_ttl_seconds: negative");
+  }
+  entry.svid_ttl = absl::Seconds(message.svid_ttl_seconds());
+  return entry;
+}
+
+absl::StatusOr<mesh::Address> FromMessage(const v1::Address& message) {
+  const absl::StatusOr<base::IpAddress> ip =
+      base::IpAddress::FromBytes(base::AsBytes(message.address()));
+  const absl::StatusOr<uint16_t> port = PortFrom(message.port(), "address.port");
+  if (!ip.ok()) {
+    return ip.status();
+  }
+  if (!port.ok()) {
+    return port.status();
+  }
+  return mesh::Address{*ip, *port};
+}
+
+absl::StatusOr<mesh::Kind> FromMessage(v1::Kind kind) {
+  switch (kind) {
+    case v1::KIND_BUNDLES:
+      return mesh::Kind::kBundles;
+    case v1::KIND_POLICY:
+      return mesh::Kind::kPolicy;
+    case v1::KIND_ENDPOINTS:
+      return mesh::Kind::kEndpoints;
+    default:
+      return absl::InvalidArgumentError("kind: unknown");
+  }
+}
+
+}  // namespace postern::service

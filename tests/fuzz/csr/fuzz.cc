@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/fuzz/fuzz.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
+#include <string>
+
+#include "common/x509/csr.h"
+#include "common/x509/key.h"
+
+namespace {
+
+using postern::base::ByteSpan;
+
+void Judge(ByteSpan der) {
+  const absl::StatusOr<postern::x509::VerifiedCsr> csr = postern::x509::VerifyCsr(der);
+  POSTERN_FUZZ_CHECK(ERR_peek_error() == 0);
+  if (csr.ok()) {
+    POSTERN_FUZZ_CHECK(postern::x509::CheckKeyStrength(csr->public_key.get()).ok());
+  }
+}
+
+}  // namespace
+
+// DER as a client sends it. The seeds are text: the content of a PEM block is judged as well.
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  Judge({data, size});
+  const postern::x509::BioPtr bio(BIO_new_mem_buf(data, static_cast<int>(size)));
+  char* name = nullptr;
+  char* header = nullptr;
+  unsigned char* der = nullptr;
+  long length = 0;
+  if (PEM_read_bio(bio.get(), &name, &header, &der, &length) == 1) {
+    Judge({der, static_cast<size_t>(length)});
+    OPENSSL_free(name);
+    OPENSSL_free(header);
+    OPENSSL_free(der);
+  }
+  ERR_clear_error();
+  return 0;
+}

@@ -24,14 +24,6 @@ using store::CaState;
 constexpr int kRootPathLength = 1;
 constexpr int kIntermediatePathLength = 0;
 
-absl::StatusOr<SerialBytes> RandomSerial() {
-  SerialBytes serial{};
-  if (RAND_bytes(serial.data(), static_cast<int>(serial.size())) != 1) {
-    return absl::InternalError("the random generator failed");
-  }
-  return serial;
-}
-
 absl::Time WholeSeconds(absl::Time time) {
   return absl::FromUnixSeconds(absl::ToUnixSeconds(time));
 }
@@ -221,6 +213,14 @@ absl::Status CheckTimes(const SigningSlot& slot, absl::Time now) {
 }
 
 }  // namespace
+
+absl::StatusOr<SerialBytes> RandomSerial() {
+  SerialBytes serial{};
+  if (RAND_bytes(serial.data(), static_cast<int>(serial.size())) != 1) {
+    return absl::InternalError("the random generator failed");
+  }
+  return serial;
+}
 
 CaSigner::CaSigner(CaOptions options, const base::Clock& clock)
     : options_(std::move(options)), clock_(clock) {}

@@ -27,13 +27,16 @@ inline constexpr absl::Duration kLeafBackdate = absl::Minutes(2);
 
 using SerialBytes = std::array<uint8_t, 16>;
 
+// 128 bits of OpenSSL's random generator. Internal when it fails.
+absl::StatusOr<SerialBytes> RandomSerial();
+
 // What main decides about the CA.
 struct CaOptions {
   std::string state_dir;  // exists, 0700; keys go to its "keys"
   x509::TrustDomain trust_domain;
   absl::Duration root_lifetime = kRootLifetime;  // tests shorten both
   absl::Duration intermediate_lifetime = kIntermediateLifetime;
-  // Where serial numbers come from; empty: 128 bits of OpenSSL's random generator.
+  // Where serial numbers come from; empty: RandomSerial.
   std::function<absl::StatusOr<SerialBytes>()> serial_source = {};
 };
 

@@ -14,21 +14,31 @@
 #include "proxy/config/proxy_config.h"
 #include "proxy/identity/endpoint_directory.h"
 #include "proxy/identity/snapshot.h"
+#include "proxy/intercept/original_destination.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/socket_address.h"
+#include "proxy/net/stream.h"
 #include "proxy/policy/policy_set.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/worker_metrics.h"
 
 namespace postern::session {
 
+class ListenerShare;
+std::shared_ptr<ListenerShare> NewListenerShare();
+
 // What every worker is given by main and shares with the others; outlives them.
 struct WorkerShared {
   const config::ProxyConfig* config = nullptr;
   const base::Clock* clock = &base::Clock::System();
-  telemetry::AccessLog* access_log = nullptr;      // may be null
-  telemetry::FailureRing* failures = nullptr;      // may be null
+  telemetry::AccessLog* access_log = nullptr;        // may be null
+  telemetry::FailureRing* failures = nullptr;        // may be null
   identity::EndpointDirectory* endpoints = nullptr;  // may be null: nothing is in the mesh
+  // How an intercepted connection says where it was going.
+  std::function<absl::StatusOr<net::SocketAddress>(const net::Stream& accepted, bool transparent)>
+      original_destination = &intercept::OriginalDestination;
+  // Ports that the first worker picked and sockets that it opened, for the others to share.
+  std::shared_ptr<ListenerShare> listener_share = NewListenerShare();
 };
 
 // One open connection, for /connections. A value.
@@ -57,8 +67,8 @@ class Worker {
   void Start();  // its thread runs
 
   // New state for new connections, and for the open ones: policy and bundle changes re-check them
-  // and close those that lost (policy_revoked). Before the first identity, connections that need one
-  // are held up to the handshake deadline and then closed with no_identity.
+  // and close those that lost (policy_revoked). Before the first identity, connections that need
+  // one are held up to the handshake deadline and then closed with no_identity.
   void PublishIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void PublishPolicy(std::shared_ptr<const policy::PolicySet> policy);
 
@@ -74,8 +84,8 @@ class Worker {
   void ListConnections(size_t limit, std::function<void(std::vector<ConnectionInfo>)> done);
 
   const telemetry::WorkerMetrics& metrics() const;
-  // The bound addresses, in the order inbound and outbound listeners were configured: for tests that
-  // asked for port 0, and for /status. Fixed after Create.
+  // The bound addresses, in the order inbound and outbound listeners were configured: for tests
+  // that asked for port 0, and for /status. Fixed after Create.
   struct BoundListener {
     std::string name;  // tunnel name, "inbound" or "outbound"
     net::SocketAddress address;

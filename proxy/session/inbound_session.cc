@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session/inbound_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/strings.h"
+
+namespace postern::session {
+
+using base::CloseReason;
+using base::Side;
+using config::PeerMode;
+using telemetry::PlaintextReason;
+
+// ---------------------------------------------------------------- Accept
+
+InboundSession::InboundSession(WorkerContext& worker, const ListenerSpec& via,
+                               std::unique_ptr<net::Stream> accepted,
+                               const net::SocketAddress& peer)
+    : Session(worker, via, peer) {
+  auto plain = std::make_unique<PlainTransport>(std::move(accepted));
+  accepted_ = plain.get();
+  downstream_ = std::move(plain);
+}
+
+void InboundSession::Start() {
+  if (via().tunnel == nullptr) {
+    StartOriginalDestination();
+    return;
+  }
+  destination_ = via().target.value_or(net::SocketAddress());
+  StartSniff();
+}
+
+// ---------------------------------------------------------------- OriginalDestination
+
+void InboundSession::StartOriginalDestination() {
+  Advance(Phase::kOriginalDestination);
+  const absl::StatusOr<net::SocketAddress> original =
+      worker().shared.original_destination(accepted_->stream(), via().transparent);
+  if (!original.ok()) {
+    Fail(CloseReason::kNoOriginalDestination, Side::kDownstream, original.status());
+    return;
+  }
+  destination_ = *original;
+  if (RefusesDestination(destination_)) {
+    return;
+  }
+  mode_ = ModeOf(destination_.port());
+  switch (mode_) {
+    case PeerMode::kStrict:
+      StartSniff();
+      return;
+    case PeerMode::kPermissive:
+      StartFirstBytes();
+      return;
+    case PeerMode::kDisabled:
+      PassThrough(PlaintextReason::kDisabled, {});
+      return;
+  }
+}
+
+bool InboundSession::RefusesDestination(const net::SocketAddress& destination) {
+  if (worker().own.Contains(destination)) {
+    Fail(CloseReason::kSelfLoop, Side::kDownstream,
+         absl::InvalidArgumentError(base::StrCat(destination.ToString(), " is this proxy itself")));
+    return true;
+  }
+  // No rule of ours redirects loopback destinations: somebody outside asks for what listens on this
+  // host alone.
+  if (destination.ip().IsLoopback() && !peer_address().ip().IsLoopback()) {
+    Fail(CloseReason::kNoOriginalDestination, Side::kDownstream,
+         absl::PermissionDeniedError(base::StrCat("loopback destination ", destination.ToString(),
+                                                  " for a caller from outside")));
+    return true;
+  }
+  return false;
+}
+
+PeerMode InboundSession::ModeOf(uint16_t port) const {
+  if (worker().policy != nullptr) {
+    const std::optional<PeerMode> by_policy = worker().policy->ModeOf(port);
+    if (by_policy.has_value()) {
+      return *by_policy;
+    }
+  }
+  const auto found = worker().config().port_modes.find(port);
+  return found != worker().config().port_modes.end() ? found->second : worker().config().peer_mode;
+}
+
+// ---------------------------------------------------------------- Sniff
+
+void InboundSession::StartFirstBytes() {
+  Advance(Phase::kFirstBytes);
+  WatchDownstream();
+}
+
+// A permissive port and a client that says nothing: the server may have to speak first. A member of
+// the mesh always speaks first, and is waited for.
+void InboundSession::OnSilence() {
+  const bool member = worker().shared.endpoints != nullptr && !peer_address().is_unix() &&
+                      worker().shared.endpoints->IsMeshMember(peer_address().ip());
+  if (member) {
+    StartSniff();
+  } else {
+    PassThrough(PlaintextReason::kServerFirst, {});
+  }
+}
+
+void InboundSession::StartSniff() {
+  Advance(Phase::kSniff);
+  WatchDownstream();
+}
+
+void InboundSession::ReadFirstBytes() {
+  const base::MutableByteSpan room = worker().tls_scratch.input();
+  const TransportResult read = downstream_->Read(room);
+  switch (read.outcome) {
+    case TransportOutcome::kDone:
+      if (phase() != Phase::kSniff) {
+        Advance(Phase::kSniff);
+      }
+      Sniff(room.first(read.bytes));
+      return;
+    case TransportOutcome::kWouldBlock:
+      return;
+    case TransportOutcome::kEnd:
+      EndedBeforeFirstByte();
+      return;
+    case TransportOutcome::kFailed: {
+      base::Failure failure = downstream_->failure();
+      failure.side = Side::kDownstream;
+      Fail(std::move(failure));
+      return;
+    }
+  }
+}
+
+// An end where a ClientHello should be. A port check that connects and closes is no failure; a
+// permissive port passes the end on, as its server may still have something to say.
+void InboundSession::EndedBeforeFirstByte() {
+  if (mode_ == PeerMode::kPermissive) {
+    PassThrough(PlaintextReason::kPermissive, {});
+    return;
+  }
+  if (first_bytes_.empty()) {
+    Finish();
+    return;
+  }
+  Fail(CloseReason::kHandshakeFailed, Side::kDownstream,
+       absl::DataLossError("the client closed its connection within the ClientHello"));
+}
+
+void InboundSession::Sniff(base::ByteSpan bytes) {
+  if (!first_bytes_.empty()) {
+    KeepFirstBytes(bytes);
+    bytes = first_bytes_;
+  }
+  const bool strict = mode_ == PeerMode::kStrict;
+  const tls::SniffResult sniffed = tls::SniffClientHello(bytes);
+  switch (sniffed.verdict) {
+    case tls::SniffVerdict::kNeedMore:
+      KeepFirstBytes(first_bytes_.empty() ? bytes : base::ByteSpan());
+      return;
+    case tls::SniffVerdict::kClientHello:
+      OnClientHello(sniffed.hello, bytes);
+      return;
+    case tls::SniffVerdict::kNotTls:
+      if (strict) {
+        Fail(CloseReason::kPlaintextRefused, Side::kDownstream,
+             absl::PermissionDeniedError("the first bytes are no TLS"));
+        return;
+      }
+      break;
+    case tls::SniffVerdict::kMalformed:
+      if (strict) {
+        Fail(CloseReason::kInvalidClientHello, Side::kDownstream,
+             absl::InvalidArgumentError("malformed ClientHello"));
+        return;
+      }
+      break;
+    case tls::SniffVerdict::kTooLarge:
+      if (strict) {
+        Fail(CloseReason::kClientHelloTooLarge, Side::kDownstream,
+             absl::ResourceExhaustedError(
+                 base::StrCat("ClientHello of more than ", tls::kMaxClientHelloBytes, " bytes")));
+        return;
+      }
+      break;
+  }
+  PassThrough(PlaintextReason::kPermissive, bytes);
+}
+
+void InboundSession::OnClientHello(const tls::ClientHello& hello, base::ByteSpan bytes) {
+  sni_ = hello.sni;
+  if (mode_ == PeerMode::kStrict || tls::IsMeshHello(hello)) {
+    passes_.reset();
+    Handshake(bytes);
+  } else {
+    PassThrough(PlaintextReason::kApplicationTls, bytes);
+  }
+}
+
+// ---------------------------------------------------------------- Handshake
+
+void InboundSession::Handshake(base::ByteSpan first_bytes) {
+  if (worker().identity == nullptr) {
+    if (first_bytes_.empty()) {
+      KeepFirstBytes(first_bytes);
+    }
+    AwaitIdentity();
+    return;
+  }
+  if (!IdentityIsUsable()) {
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine = tls::TlsEngine::CreateServer(
+      worker().identity->server(WantsClientCertificate() ? tls::ClientAuth::kRequire
+                                                         : tls::ClientAuth::kNone),
+      worker().tls_scratch);
+  if (!engine.ok()) {
+    Fail(CloseReason::kInternal, Side::kDownstream, engine.status());
+    return;
+  }
+  const std::vector<uint8_t> kept = std::exchange(first_bytes_, {});
+  std::unique_ptr<net::Stream> stream = std::exchange(accepted_, nullptr)->Release();
+  StartHandshake(*std::move(engine), std::move(stream), kept.empty() ? first_bytes : kept);
+}
+
+void InboundSession::OnIdentity() {
+  Handshake(first_bytes_);
+}
+
+bool InboundSession::WantsClientCertificate() const {
+  return via().tunnel == nullptr || via().tunnel->client_auth;
+}
+
+// ---------------------------------------------------------------- Identify
+
+void InboundSession::OnHandshakeDone() {
+  if (WantsClientCertificate() && downstream_->peer() == nullptr) {
+    Fail(CloseReason::kPeerNoCertificate, Side::kDownstream,
+         absl::UnauthenticatedError("the handshake ended without a verified peer"),
+         kAlertCertificateRequired);
+    return;
+  }
+  Secure(WantsClientCertificate() ? telemetry::Security::kMutualTls
+                                  : telemetry::Security::kTlsOnly);
+  Authorize();
+}
+
+void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_bytes) {
+  if (first_bytes_.empty()) {
+    KeepFirstBytes(first_bytes);
+  }
+  passes_ = reason;
+  if (upstream_ != nullptr) {  // let in already, as a client that might wait for the server
+    PassPlaintext(reason);
+    Relay();
+  } else {
+    Authorize();
+  }
+}
+
+// ---------------------------------------------------------------- Authorize
+
+void InboundSession::Authorize() {
+  Advance(Phase::kAuthorize);
+  std::optional<base::Failure> denied = Judge();
+  if (denied.has_value()) {
+    worker().metrics.denied[static_cast<size_t>(base::Direction::kInbound)].Add(1);
+    Fail(*std::move(denied), passes_.has_value() ? -1 : kAlertAccessDenied);
+    return;
+  }
+  if (passes_.has_value() && passes_ != PlaintextReason::kServerFirst) {
+    PassPlaintext(*passes_);
+  }
+  ConnectApp();
+}
+
+std::optional<base::Failure> InboundSession::Judge() {
+  base::Failure failure;
+  failure.side = Side::kDownstream;
+  if (worker().policy == nullptr || worker().policy->is_deny_all()) {
+    failure.reason = CloseReason::kNoPolicy;
+    failure.detail = absl::PermissionDeniedError("no policy has come yet");
+    return failure;
+  }
+  const x509::VerifiedPeer* const peer = downstream_->peer();
+  if (peer != nullptr && worker().identity != nullptr && !worker().identity->Trusts(*peer)) {
+    failure.reason = CloseReason::kPeerUntrusted;
+    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
+    return failure;
+  }
+  failure.reason = CloseReason::kPolicyDenied;
+  if (peer != nullptr && via().tunnel != nullptr) {
+    const auto& patterns = via().tunnel->peers;
+    if (std::none_of(patterns.begin(), patterns.end(),
+                     [&](const x509::SpiffeIdPattern& p) { return p.Matches(peer->id); })) {
+      policy_rule_ = "the tunnel's peers";
+      failure.detail =
+          absl::PermissionDeniedError(base::StrCat(peer->id.uri(), " is no peer of the tunnel"));
+      return failure;
+    }
+  }
+  policy::ConnectionFacts facts;
+  if (peer != nullptr) {
+    facts.source = peer->id;
+  }
+  if (!peer_address().is_unix()) {
+    facts.source_ip = peer_address().ip();
+  }
+  facts.destination_port =
+      via().tunnel != nullptr ? via().tunnel->target.port : destination_.port();
+  facts.tunnel = via().tunnel != nullptr ? via().name : "";
+  const policy::Decision decision = worker().policy->Authorize(facts);
+  policy_rule_ = decision.rule;
+  if (decision.allowed) {
+    return std::nullopt;
+  }
+  failure.detail = absl::PermissionDeniedError(base::ToAbsl(decision.rule));
+  return failure;
+}
+
+// ---------------------------------------------------------------- ConnectApp
+
+void InboundSession::ConnectApp() {
+  if (upstream_ != nullptr) {  // dialled while the client was silent
+    Relay();
+    return;
+  }
+  if (via().tunnel != nullptr && !via().target.has_value()) {
+    StartConnect(via().tunnel->target);
+  } else {
+    StartConnect(destination_);
+  }
+}
+
+void InboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
+  upstream_ = std::make_unique<PlainTransport>(std::move(stream));
+  if (passes_ == PlaintextReason::kServerFirst) {
+    StartServerFirst();
+  } else {
+    Relay();
+  }
+}
+
+// Both are silent; whoever speaks first decides. A mesh client that was late is still taken in.
+void InboundSession::StartServerFirst() {
+  Advance(Phase::kServerFirst);
+  WatchDownstream();
+  WatchUpstream();
+}
+
+// ---------------------------------------------------------------- Relay
+
+void InboundSession::Relay() {
+  const std::vector<uint8_t> first_bytes = std::exchange(first_bytes_, {});
+  StartRelay(first_bytes);
+}
+
+// After the server has spoken, a ClientHello of the mesh comes too late: its sender would take the
+// server's bytes for a broken handshake. The reset tells it to try again.
+bool InboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
+  if (passes_ != PlaintextReason::kServerFirst || mode_ != PeerMode::kPermissive) {
+    return true;
+  }
+  const tls::SniffResult sniffed = tls::SniffClientHello(bytes);
+  if (sniffed.verdict != tls::SniffVerdict::kClientHello || !tls::IsMeshHello(sniffed.hello)) {
+    return true;
+  }
+  Fail(CloseReason::kSniffTimeout, Side::kDownstream,
+       absl::DeadlineExceededError("a ClientHello of the mesh came after the server had spoken"));
+  return false;
+}
+
+// ---------------------------------------------------------------- events of the phases
+
+void InboundSession::OnDownstreamReadable() {
+  switch (phase()) {
+    case Phase::kFirstBytes:
+    case Phase::kSniff:
+      ReadFirstBytes();
+      return;
+    case Phase::kServerFirst:
+      upstream_->WantRead(false);
+      ReadFirstBytes();
+      return;
+    default:
+      LookAtWatchedDownstream();
+  }
+}
+
+void InboundSession::OnUpstreamReadable() {
+  if (phase() == Phase::kServerFirst) {
+    PassPlaintext(PlaintextReason::kServerFirst);
+    Relay();
+  } else {
+    upstream_->WantRead(false);
+  }
+}
+
+void InboundSession::OnDeadline() {
+  if (phase() == Phase::kFirstBytes) {
+    OnSilence();
+    return;
+  }
+  if (phase() == Phase::kSniff && mode_ == PeerMode::kPermissive && first_bytes_.empty()) {
+    Fail(CloseReason::kSniffTimeout, Side::kDownstream,
+         absl::DeadlineExceededError("a member of the mesh sent no ClientHello"));
+    return;
+  }
+  Session::OnDeadline();
+}
+
+void InboundSession::KeepFirstBytes(base::ByteSpan bytes) {
+  first_bytes_.insert(first_bytes_.end(), bytes.begin(), bytes.end());
+}
+
+}  // namespace postern::session

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session/listeners.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "proxy/net/resolver.h"
+#include "proxy/session/dialer.h"
+
+namespace postern::session {
+namespace {
+
+base::IpAddress Ip(std::string_view text) {
+  return base::IpAddress::Parse(text).value();
+}
+
+// Whether this host speaks IPv6 at all: without it the IPv6 listeners of interception are left out.
+bool HasIpv6() {
+  sockaddr_storage storage{};
+  const socklen_t length = net::SocketAddress(Ip("::1"), 0).ToSockaddr(&storage);
+  const int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) {
+    return false;
+  }
+  const bool bound = bind(fd, reinterpret_cast<sockaddr*>(&storage), length) == 0;
+  close(fd);
+  return bound;
+}
+
+absl::StatusOr<net::SocketAddress> ListenAddress(const config::TunnelSpec& tunnel) {
+  const std::optional<net::SocketAddress> fixed = FixedAddress(tunnel.listen);
+  if (fixed.has_value()) {
+    return *fixed;
+  }
+  const absl::StatusOr<std::vector<net::SocketAddress>> found =
+      net::ResolveNow(tunnel.listen.host, tunnel.listen.port);
+  if (!found.ok()) {
+    return absl::Status(found.status().code(),
+                        base::ToAbsl(base::StrCat("--tunnel ", tunnel.name,
+                                                  ": listen: ", found.status().message())));
+  }
+  return found->front();
+}
+
+std::unique_ptr<ListenerSpec> InterceptionSpec(const config::ProxyConfig& config,
+                                               base::Direction direction, std::string_view ip) {
+  auto spec = std::make_unique<ListenerSpec>();
+  const bool inbound = direction == base::Direction::kInbound;
+  spec->name = inbound ? "inbound" : "outbound";
+  spec->direction = direction;
+  spec->address = net::SocketAddress(Ip(ip), inbound ? config.inbound_port : config.outbound_port);
+  spec->transparent = config.intercept == config::InterceptMode::kTproxy;
+  return spec;
+}
+
+}  // namespace
+
+std::shared_ptr<ListenerShare> NewListenerShare() {
+  return std::make_shared<ListenerShare>();
+}
+
+bool ListenerShare::Find(size_t position, Entry* entry) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = entries_.find(position);
+  if (found == entries_.end()) {
+    return false;
+  }
+  *entry = found->second;
+  return true;
+}
+
+void ListenerShare::Put(size_t position, const Entry& entry) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  entries_[position] = entry;
+}
+
+void ListenerShare::Clear() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  entries_.clear();
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> ListenerSpecs(
+    const config::ProxyConfig& config) {
+  std::vector<std::unique_ptr<ListenerSpec>> specs;
+  for (const config::TunnelSpec& tunnel : config.tunnels) {
+    absl::StatusOr<net::SocketAddress> address = ListenAddress(tunnel);
+    if (!address.ok()) {
+      return address.status();
+    }
+    auto spec = std::make_unique<ListenerSpec>();
+    spec->name = tunnel.name;
+    spec->direction = tunnel.direction;
+    spec->address = *std::move(address);
+    spec->tunnel = &tunnel;
+    spec->target = FixedAddress(tunnel.target);
+    specs.push_back(std::move(spec));
+  }
+  if (config.intercept == config::InterceptMode::kNone) {
+    return specs;
+  }
+  const bool ipv6 = HasIpv6();
+  if (!ipv6) {
+    spdlog::warn("this host has no IPv6: interception listens on IPv4 alone");
+  }
+  // Inbound on every address, as the rules leave the local address as it is; outbound for this
+  // host.
+  specs.push_back(InterceptionSpec(config, base::Direction::kInbound, "0.0.0.0"));
+  if (ipv6) {
+    specs.push_back(InterceptionSpec(config, base::Direction::kInbound, "::"));
+  }
+  specs.push_back(InterceptionSpec(config, base::Direction::kOutbound, "127.0.0.1"));
+  if (ipv6) {
+    specs.push_back(InterceptionSpec(config, base::Direction::kOutbound, "::1"));
+  }
+  return specs;
+}
+
+absl::StatusOr<std::unique_ptr<Listeners>> Listeners::Open(net::Loop& loop,
+                                                           const config::ProxyConfig& config,
+                                                           std::shared_ptr<ListenerShare> share,
+                                                           OnAccept on_accept) {
+  absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> specs = ListenerSpecs(config);
+  if (!specs.ok()) {
+    return specs.status();
+  }
+  std::unique_ptr<Listeners> listeners(new Listeners(std::move(share)));
+  size_t position = 0;
+  for (std::unique_ptr<ListenerSpec>& spec : *specs) {
+    const std::string flag = spec->tunnel != nullptr ? base::StrCat("--tunnel ", spec->name)
+                                                     : base::StrCat("--", spec->name, "-port");
+    const absl::Status opened = listeners->OpenOne(loop, position++, std::move(spec), on_accept);
+    if (!opened.ok()) {
+      return absl::Status(opened.code(), base::ToAbsl(base::StrCat(flag, ": ", opened.message())));
+    }
+  }
+  return listeners;
+}
+
+Listeners::~Listeners() {
+  if (filled_share_) {
+    share_->Clear();
+  }
+}
+
+absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
+                                std::unique_ptr<ListenerSpec> spec, const OnAccept& on_accept) {
+  const ListenerSpec* const via = spec.get();
+  net::ListenOptions options;
+  options.transparent = spec->transparent;
+  const auto accept = [on_accept, via](std::unique_ptr<net::Stream> stream,
+                                       const net::SocketAddress& peer) {
+    on_accept(*via, std::move(stream), peer);
+  };
+  ListenerShare::Entry first;
+  const bool shared = share_->Find(position, &first);
+  absl::StatusOr<std::unique_ptr<net::Listener>> listener =
+      shared && first.address.is_unix()
+          ? net::Listener::Adopt(loop, first.fd, options, accept)
+          : net::Listener::Listen(loop, shared ? first.address : spec->address, options, accept);
+  if (!listener.ok()) {
+    return listener.status();
+  }
+  const net::SocketAddress address = (*listener)->LocalAddress();
+  if (!shared) {
+    share_->Put(position, {(*listener)->fd(), address});
+    filled_share_ = true;
+  }
+  bound_.push_back({spec->name, address});
+  open_.push_back({std::move(spec), *std::move(listener), 0});
+  return absl::OkStatus();
+}
+
+void Listeners::PauseAll() {
+  for (Opened& opened : open_) {
+    if (opened.listener != nullptr) {
+      opened.listener->Pause();
+    }
+  }
+}
+
+void Listeners::ResumeAll() {
+  for (Opened& opened : open_) {
+    if (opened.listener != nullptr) {
+      opened.listener->Resume();
+    }
+  }
+}
+
+void Listeners::Close(base::Direction direction) {
+  for (Opened& opened : open_) {
+    if (opened.spec->direction == direction) {
+      opened.listener.reset();
+    }
+  }
+}
+
+uint64_t Listeners::TakeAcceptErrors() {
+  uint64_t fresh = 0;
+  for (Opened& opened : open_) {
+    if (opened.listener != nullptr) {
+      const uint64_t total = opened.listener->accept_errors();
+      fresh += total - std::exchange(opened.errors_told, total);
+    }
+  }
+  return fresh;
+}
+
+}  // namespace postern::session

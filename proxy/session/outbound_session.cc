@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session/outbound_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/strings.h"
+#include "proxy/session/plain_transport.h"
+
+namespace postern::session {
+
+using base::CloseReason;
+using base::Side;
+using telemetry::PlaintextReason;
+
+namespace {
+
+// RFC 8446 section 5.1: a handshake record begins with its type and the legacy version.
+bool LooksLikeTls(base::ByteSpan bytes) {
+  return bytes.size() >= 2 && bytes[0] == 0x16 && bytes[1] == 0x03;
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- Accept
+
+OutboundSession::OutboundSession(WorkerContext& worker, const ListenerSpec& via,
+                                 std::unique_ptr<net::Stream> accepted,
+                                 const net::SocketAddress& peer)
+    : Session(worker, via, peer) {
+  downstream_ = std::make_unique<PlainTransport>(std::move(accepted));
+}
+
+void OutboundSession::Start() {
+  if (via().tunnel == nullptr) {
+    StartOriginalDestination();
+    return;
+  }
+  destination_ = via().target.value_or(net::SocketAddress());
+  dial_ = destination_;
+  expected_ = via().tunnel->peers;
+  NeedIdentity();
+}
+
+// ---------------------------------------------------------------- OriginalDestination
+
+void OutboundSession::StartOriginalDestination() {
+  Advance(Phase::kOriginalDestination);
+  const auto& accepted = static_cast<const PlainTransport&>(*downstream_);
+  const absl::StatusOr<net::SocketAddress> original =
+      worker().shared.original_destination(accepted.stream(), via().transparent);
+  if (!original.ok()) {
+    Fail(CloseReason::kNoOriginalDestination, Side::kDownstream, original.status());
+    return;
+  }
+  destination_ = *original;
+  if (worker().own.Contains(destination_)) {
+    Fail(
+        CloseReason::kSelfLoop, Side::kDownstream,
+        absl::InvalidArgumentError(base::StrCat(destination_.ToString(), " is this proxy itself")));
+    return;
+  }
+  dial_ = destination_;
+  Classify();
+}
+
+// ---------------------------------------------------------------- Classify
+
+void OutboundSession::Classify() {
+  Advance(Phase::kClassify);
+  if (worker().shared.endpoints == nullptr) {
+    NotInMesh();
+    return;
+  }
+  WatchDownstream();
+  query_ = worker().shared.endpoints->Lookup(
+      worker().loop, destination_,
+      [this](const identity::EndpointDirectory::Answer& answer) { OnLookup(answer); });
+}
+
+void OutboundSession::OnLookup(const identity::EndpointDirectory::Answer& answer) {
+  if (phase() != Phase::kClassify) {
+    return;
+  }
+  if (absl::IsFailedPrecondition(answer.status())) {
+    Fail(CloseReason::kMeshDowngrade, Side::kUpstream, answer.status());
+  } else if (!answer.ok()) {
+    Fail(CloseReason::kLookupTimeout, Side::kUpstream, answer.status());
+  } else if (answer->has_value()) {
+    InMesh(**answer);
+  } else {
+    NotInMesh();
+  }
+}
+
+void OutboundSession::NotInMesh() {
+  if (worker().config().outbound_default == config::OutboundDefault::kDeny) {
+    Fail(CloseReason::kDestinationDenied, Side::kUpstream,
+         absl::PermissionDeniedError(base::StrCat(destination_.ToString(), " is not in the mesh")));
+    return;
+  }
+  carries_ = Carries::kUnseen;
+  Connect();
+}
+
+void OutboundSession::InMesh(const config::MeshDestination& destination) {
+  dial_ = net::SocketAddress(
+      destination.connect_address.value_or(destination_.ip()),
+      destination.connect_port != 0 ? destination.connect_port : destination_.port());
+  expected_ = destination.expected;
+  NeedIdentity();
+}
+
+void OutboundSession::NeedIdentity() {
+  if (worker().identity == nullptr) {
+    AwaitIdentity();
+  } else if (IdentityIsUsable()) {
+    Connect();
+  }
+}
+
+// ---------------------------------------------------------------- Connect
+
+void OutboundSession::Connect() {
+  if (via().tunnel != nullptr && !via().target.has_value()) {
+    StartConnect(via().tunnel->target);
+  } else {
+    StartConnect(dial_);
+  }
+}
+
+void OutboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
+  if (carries_ == Carries::kMeshTls) {
+    Handshake(std::move(stream));
+    return;
+  }
+  upstream_ = std::make_unique<PlainTransport>(std::move(stream));
+  StartRelay({});
+}
+
+// ---------------------------------------------------------------- Handshake
+
+void OutboundSession::Handshake(std::unique_ptr<net::Stream> stream) {
+  if (!IdentityIsUsable()) {
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine =
+      tls::TlsEngine::CreateClient(worker().identity->client(), worker().tls_scratch, expected_);
+  if (!engine.ok()) {
+    Fail(CloseReason::kInternal, Side::kUpstream, engine.status());
+    return;
+  }
+  StartHandshake(*std::move(engine), std::move(stream), {});
+}
+
+// ---------------------------------------------------------------- Identify
+
+void OutboundSession::OnHandshakeDone() {
+  if (upstream_->peer() == nullptr) {
+    Fail(CloseReason::kPeerNoCertificate, Side::kUpstream,
+         absl::UnauthenticatedError("the handshake ended without a verified peer"),
+         kAlertCertificateRequired);
+    return;
+  }
+  Secure(telemetry::Security::kMutualTls);
+  Authorize();
+}
+
+// ---------------------------------------------------------------- Authorize
+
+void OutboundSession::Authorize() {
+  Advance(Phase::kAuthorize);
+  std::optional<base::Failure> refused = Judge();
+  if (refused.has_value()) {
+    Fail(*std::move(refused), kAlertAccessDenied);
+    return;
+  }
+  StartRelay({});
+}
+
+// The engine has checked the expected identities inside the handshake; here they are checked on the
+// facts, and again whenever trust changes.
+std::optional<base::Failure> OutboundSession::Judge() {
+  const x509::VerifiedPeer* const peer = upstream_ != nullptr ? upstream_->peer() : nullptr;
+  if (peer == nullptr) {
+    return std::nullopt;  // plaintext, or not connected yet
+  }
+  base::Failure failure;
+  failure.side = Side::kUpstream;
+  if (worker().identity != nullptr && !worker().identity->Trusts(*peer)) {
+    failure.reason = CloseReason::kPeerUntrusted;
+    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
+    return failure;
+  }
+  if (std::any_of(expected_.begin(), expected_.end(),
+                  [&](const x509::SpiffeIdPattern& p) { return p.Matches(peer->id); })) {
+    return std::nullopt;
+  }
+  failure.reason = CloseReason::kIdentityMismatch;
+  failure.detail =
+      absl::PermissionDeniedError(base::StrCat(peer->id.uri(), " is not who is expected there"));
+  return failure;
+}
+
+// ---------------------------------------------------------------- events of the relay
+
+bool OutboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
+  if (carries_ == Carries::kUnseen) {
+    carries_ = Carries::kPlain;
+    PassPlaintext(LooksLikeTls(bytes) ? PlaintextReason::kApplicationTls
+                                      : PlaintextReason::kNotInMesh);
+  }
+  return true;
+}
+
+void OutboundSession::BeforeRecord() {
+  if (carries_ == Carries::kUnseen && upstream_ != nullptr) {
+    carries_ = Carries::kPlain;  // the application never spoke
+    PassPlaintext(PlaintextReason::kNotInMesh);
+  }
+}
+
+}  // namespace postern::session

@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session/session.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "proxy/session/plain_transport.h"
+#include "proxy/session/session_table.h"
+#include "proxy/session/tls_transport.h"
+
+namespace postern::session {
+namespace {
+
+using base::CloseReason;
+using base::Side;
+using std::chrono::milliseconds;
+
+// A refused peer is read for so many bytes, lest it talks for ever.
+constexpr uint32_t kMaxDiscarded = 256U << 10U;
+
+// From the accept to the end of the handshake: what the cap on handshakes counts.
+constexpr bool IsHandshaking(Phase phase) {
+  return phase == Phase::kSniff || phase == Phase::kAwaitIdentity || phase == Phase::kHandshake;
+}
+
+template <typename Enum>
+constexpr size_t At(Enum value) {
+  return static_cast<size_t>(value);
+}
+
+}  // namespace
+
+Session::Session(WorkerContext& worker, const ListenerSpec& via, const net::SocketAddress& peer)
+    : worker_(worker),
+      via_(via),
+      id_(worker.table.NextId()),
+      peer_address_(peer),
+      opened_(worker.shared.clock->Now()),
+      began_(std::chrono::steady_clock::now()),
+      timer_(worker.loop, [this] { OnTimer(); }) {
+  worker_.metrics.opened[At(via.direction)].Add(1);
+}
+
+Session::~Session() = default;
+
+base::Side Session::mesh_side() const {
+  return via_.direction == base::Direction::kInbound ? Side::kDownstream : Side::kUpstream;
+}
+
+Transport* Session::mesh_transport() const {
+  return mesh_side() == Side::kDownstream ? downstream_.get() : upstream_.get();
+}
+
+// ---------------------------------------------------------------- phases and their deadlines
+
+void Session::Advance(Phase next) {
+  const PhaseTable& table = PhasesOf(via_.direction);
+  if (!table[At(phase_)].Allows(next)) {
+    spdlog::critical("connection {}: no move from {} to {}", id_, Token(phase_), Token(next));
+    std::abort();  // a fault of the program, never of a peer
+  }
+  SPDLOG_TRACE("connection {}: {}", id_, Token(next));
+  const bool was_handshaking = IsHandshaking(phase_);
+  phase_ = next;
+  ArmDeadline(table[At(next)].deadline);
+  if (!was_handshaking && IsHandshaking(next)) {
+    worker_.table.HandshakeBegan();
+  } else if (was_handshaking && !IsHandshaking(next)) {
+    worker_.table.HandshakeEnded();
+  }
+}
+
+void Session::ArmDeadline(Deadline deadline) {
+  const config::ProxyConfig& config = worker_.config();
+  switch (deadline) {
+    case Deadline::kInstant:
+      timer_.Stop();
+      return;
+    case Deadline::kSniff:
+      timer_.Start(config.sniff_timeout);
+      return;
+    case Deadline::kLookup:
+      timer_.Start(config.lookup_timeout);
+      return;
+    case Deadline::kConnect:
+      handshake_until_ = milliseconds(0);  // a handshake after it counts anew
+      timer_.Start(config.connect_timeout);
+      return;
+    case Deadline::kHandshake:
+      if (handshake_until_.count() == 0) {
+        handshake_until_ = worker_.loop.Now() + config.handshake_timeout;
+      }
+      timer_.Start(std::max(handshake_until_ - worker_.loop.Now(), milliseconds(0)));
+      return;
+    case Deadline::kIdle:
+      if (config.idle_timeout.count() > 0) {
+        timer_.Start(config.idle_timeout);
+      } else {
+        timer_.Stop();
+      }
+      return;
+    case Deadline::kLinger:
+      timer_.Start(kLingerTime);
+      return;
+  }
+}
+
+void Session::OnTimer() {
+  if (phase_ == Phase::kLinger) {
+    Close();
+  } else if (phase_ != Phase::kClosed && !IdleTimeLeft()) {
+    OnDeadline();
+  }
+}
+
+// The idle timer is not armed again for each byte: when it goes off, it looks when the last one
+// was.
+bool Session::IdleTimeLeft() {
+  if (phase_ != Phase::kRelay) {
+    return false;
+  }
+  const milliseconds left =
+      relay_->last_activity() + worker_.config().idle_timeout - worker_.loop.Now();
+  if (left.count() <= 0) {
+    return false;
+  }
+  timer_.Start(left);
+  return true;
+}
+
+void Session::OnDeadline() {
+  const CloseReason reason = PhasesOf(via_.direction)[At(phase_)].on_deadline;
+  const Side side = phase_ == Phase::kConnect     ? Side::kUpstream
+                    : phase_ == Phase::kHandshake ? mesh_side()
+                                                  : Side::kDownstream;
+  Fail(reason, side,
+       absl::DeadlineExceededError(base::StrCat("deadline of phase ", Token(phase_))));
+}
+
+// ---------------------------------------------------------------- identity and handshake
+
+void Session::AwaitIdentity() {
+  Advance(Phase::kAwaitIdentity);
+  WatchDownstream();
+}
+
+void Session::IdentityPublished() {
+  if (phase_ == Phase::kAwaitIdentity) {
+    OnIdentity();
+  }
+}
+
+bool Session::IdentityIsUsable() {
+  const absl::Status usable = worker_.identity->svid().CheckUsable(worker_.shared.clock->Now());
+  if (!usable.ok()) {
+    Fail(CloseReason::kNoIdentity, mesh_side(), usable);
+  }
+  return usable.ok();
+}
+
+void Session::StartHandshake(std::unique_ptr<tls::TlsEngine> engine,
+                             std::unique_ptr<net::Stream> stream, base::ByteSpan first_bytes) {
+  auto transport =
+      std::make_unique<TlsTransport>(std::move(stream), std::move(engine), worker_.tls_scratch);
+  TlsTransport& tls = *transport;
+  tls.SetHandler(this);
+  (mesh_side() == Side::kDownstream ? downstream_ : upstream_) = std::move(transport);
+  Advance(Phase::kHandshake);
+  handshake_began_ = std::chrono::steady_clock::now();
+  HandshakeStep(tls.HandshakeWith(first_bytes));
+}
+
+void Session::HandshakeStep(const TransportResult& result) {
+  Transport& mesh = *mesh_transport();
+  switch (result.outcome) {
+    case TransportOutcome::kWouldBlock:
+      mesh.WantRead(true);
+      return;
+    case TransportOutcome::kEnd:
+      Fail(CloseReason::kHandshakeFailed, mesh_side(),
+           absl::DataLossError("the peer closed its connection during the handshake"));
+      return;
+    case TransportOutcome::kFailed: {
+      base::Failure failure = mesh.failure();
+      failure.side = mesh_side();
+      Fail(std::move(failure));
+      return;
+    }
+    case TransportOutcome::kDone:
+      break;
+  }
+  mesh.WantRead(false);
+  const auto took = std::chrono::steady_clock::now() - handshake_began_;
+  const size_t direction = At(via_.direction);
+  worker_.metrics.handshakes[direction].Add(1);
+  worker_.metrics.handshake_seconds[direction].Observe(took);
+  Advance(Phase::kIdentify);
+  OnHandshakeDone();
+}
+
+void Session::Secure(telemetry::Security security) {
+  security_ = security;
+  worker_.metrics.secured[At(via_.direction)][At(security)].Add(1);
+}
+
+void Session::PassPlaintext(telemetry::PlaintextReason reason) {
+  worker_.metrics.plaintext[At(reason)].Add(1);
+  Secure(reason == telemetry::PlaintextReason::kApplicationTls
+             ? telemetry::Security::kApplicationTls
+             : telemetry::Security::kPlaintext);
+}
+
+// ---------------------------------------------------------------- connecting
+
+void Session::StartConnect(const net::SocketAddress& address) {
+  Advance(Phase::kConnect);
+  upstream_address_ = address;
+  NewDialer().Dial(address);
+  WatchDownstream();
+}
+
+void Session::StartConnect(const config::AddressSpec& name) {
+  Advance(Phase::kConnect);
+  NewDialer().DialName(name.host, name.port);
+  WatchDownstream();
+}
+
+Dialer& Session::NewDialer() {
+  net::ConnectOptions options;
+  options.mark = worker_.config().mark;
+  return dialer_.emplace(worker_.loop, options, [this](absl::StatusOr<Dialer::Dialled> dialled) {
+    OnDialled(std::move(dialled));
+  });
+}
+
+void Session::OnDialled(absl::StatusOr<Dialer::Dialled> dialled) {
+  dialer_.reset();
+  if (phase_ != Phase::kConnect) {
+    return;
+  }
+  if (!dialled.ok()) {
+    Fail(absl::IsResourceExhausted(dialled.status()) ? CloseReason::kOverload
+                                                     : CloseReason::kConnectFailed,
+         Side::kUpstream, dialled.status());
+    return;
+  }
+  upstream_address_ = dialled->address;
+  OnConnected(std::move(dialled->stream));
+}
+
+void Session::WatchDownstream() {
+  downstream_->SetHandler(this);
+  downstream_->WantRead(true);
+}
+
+void Session::WatchUpstream() {
+  upstream_->SetHandler(this);
+  upstream_->WantRead(true);
+}
+
+void Session::LookAtWatchedDownstream() {
+  if (downstream_->PeerHasReset()) {
+    Fail(CloseReason::kReset, Side::kDownstream,
+         absl::UnavailableError("the downstream went away before there was a connection"));
+    return;
+  }
+  downstream_->WantRead(false);  // bytes or an end: the relay reads them
+}
+
+// ---------------------------------------------------------------- relaying
+
+void Session::StartRelay(base::ByteSpan first_bytes) {
+  Advance(Phase::kRelay);
+  const config::ProxyConfig& config = worker_.config();
+  Relay::Options options;
+  options.high_watermark = config.high_watermark;
+  options.low_watermark = config.low_watermark;
+  options.scratch = worker_.relay_scratch;
+  for (const Side side : {Side::kDownstream, Side::kUpstream}) {
+    options.counters[At(side)] = &worker_.metrics.bytes[At(via_.direction)][At(side)];
+  }
+  Relay::Owner& owner = *this;
+  relay_.emplace(worker_.loop, *downstream_, *upstream_, owner, options);
+  relay_->Start(first_bytes);
+}
+
+bool Session::OnFirstBytes(base::ByteSpan bytes) noexcept {
+  return JudgeFirstBytes(bytes);
+}
+
+void Session::OnRelayDone() noexcept {
+  Finish();
+}
+
+void Session::OnRelayFailed(const base::Failure& failure) noexcept {
+  Fail(failure);
+}
+
+void Session::OnTransportReadable(Transport& transport) noexcept {
+  if (phase_ == Phase::kClosed) {
+    return;
+  }
+  if (phase_ == Phase::kLinger) {
+    DiscardFromRefused();
+  } else if (phase_ == Phase::kHandshake && &transport == mesh_transport()) {
+    HandshakeStep(transport.Handshake());
+  } else if (&transport == downstream_.get()) {
+    OnDownstreamReadable();
+  } else {
+    OnUpstreamReadable();
+  }
+}
+
+// A handshake's flight that was cut short has left; the peer's answer drives what follows.
+void Session::OnTransportWritable(Transport& /*transport*/) noexcept {}
+
+// ---------------------------------------------------------------- the worker's news
+
+void Session::Recheck() {
+  if (phase_ != Phase::kConnect && phase_ != Phase::kServerFirst && phase_ != Phase::kRelay) {
+    return;  // not judged yet
+  }
+  std::optional<base::Failure> lost = Judge();
+  if (lost.has_value()) {
+    lost->reason = CloseReason::kPolicyRevoked;
+    Fail(*std::move(lost), kAlertAccessDenied);
+  }
+}
+
+void Session::CheckLiveness() {
+  if (phase_ == Phase::kRelay) {
+    relay_->CheckLiveness(kPeerDeadAfter);
+  }
+}
+
+void Session::End(base::CloseReason reason, std::string_view why) {
+  if (phase_ == Phase::kLinger) {
+    Close();
+  } else {
+    Fail(reason, Side::kDownstream, absl::CancelledError(base::ToAbsl(why)));
+  }
+}
+
+// ---------------------------------------------------------------- the end
+
+void Session::Finish() {
+  base::Failure end;
+  end.reason = CloseReason::kOk;
+  Record(end);
+  Close();
+}
+
+void Session::Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert) {
+  base::Failure failure;
+  failure.reason = reason;
+  failure.side = side;
+  failure.detail = std::move(detail);
+  Fail(std::move(failure), alert);
+}
+
+void Session::Fail(base::Failure failure, int alert) {
+  if (IsOver()) {
+    return;
+  }
+  if (relay_.has_value()) {
+    relay_->Stop();
+  }
+  Transport* const mesh = mesh_transport();
+  if (failure.peer_id.empty() && mesh != nullptr && mesh->peer() != nullptr) {
+    failure.peer_id = mesh->peer()->id.uri();
+  }
+  Transport* refused = nullptr;
+  if (mesh != nullptr && PhasesOf(via_.direction)[At(phase_)].Allows(Phase::kLinger) &&
+      mesh->Refuse(alert)) {
+    refused = mesh;
+    failure.alert_sent = alert >= 0 ? alert : failure.alert_sent;
+  }
+  Record(failure);
+  for (Transport* transport : {downstream_.get(), upstream_.get()}) {
+    if (transport != nullptr && transport != refused) {
+      transport->Reset();
+    }
+  }
+  if (refused != nullptr) {
+    Linger(*refused);
+  } else {
+    Close();
+  }
+}
+
+// Closing at once, with the peer's bytes unread, would send RST, and RST overtakes the alert.
+void Session::Linger(Transport& refused) {
+  Advance(Phase::kLinger);
+  refused.SetHandler(this);
+  refused.WantRead(true);
+}
+
+void Session::DiscardFromRefused() {
+  const TransportResult read = mesh_transport()->Discard(worker_.relay_scratch);
+  discarded_ += static_cast<uint32_t>(read.bytes);
+  if (read.outcome == TransportOutcome::kEnd || read.outcome == TransportOutcome::kFailed ||
+      discarded_ > kMaxDiscarded) {
+    Close();
+  }
+}
+
+void Session::Close() {
+  if (phase_ == Phase::kClosed) {
+    return;
+  }
+  Advance(Phase::kClosed);
+  for (Transport* transport : {downstream_.get(), upstream_.get()}) {
+    if (transport != nullptr) {
+      transport->SetHandler(nullptr);
+      transport->WantRead(false);
+    }
+  }
+  worker_.table.Remove(*this);
+}
+
+void Session::Record(const base::Failure& end) {
+  BeforeRecord();
+  CountEnd(end);
+  const bool failed = end.reason != CloseReason::kOk;
+  if (worker_.shared.access_log == nullptr && (!failed || worker_.shared.failures == nullptr)) {
+    return;
+  }
+  const telemetry::AccessRecord record = MakeRecord(end);
+  if (worker_.shared.access_log != nullptr) {
+    worker_.shared.access_log->Add(record);
+  }
+  if (failed && worker_.shared.failures != nullptr) {
+    worker_.shared.failures->Add(record);
+  }
+}
+
+void Session::CountEnd(const base::Failure& end) {
+  const size_t direction = At(via_.direction);
+  worker_.metrics.closed[direction][At(end.reason)].Add(1);
+  if (security_ == telemetry::Security::kNone) {
+    worker_.metrics.secured[direction][At(security_)].Add(1);
+  }
+  if ((IsHandshaking(phase_) || phase_ == Phase::kIdentify) && end.reason != CloseReason::kOk) {
+    worker_.metrics.handshake_failures[direction][At(end.reason)].Add(1);
+  }
+}
+
+telemetry::AccessRecord Session::MakeRecord(const base::Failure& end) const {
+  telemetry::AccessRecord record;
+  record.connection_id = id_;
+  record.opened = opened_;
+  record.duration = std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::steady_clock::now() - began_);
+  record.direction = via_.direction;
+  record.security = security_;
+  record.tunnel = via_.tunnel != nullptr ? via_.name : "";
+  record.downstream_address = peer_address_.ToString();
+  record.destination = DestinationText();
+  record.upstream_address =
+      upstream_address_ == net::SocketAddress() ? "" : upstream_address_.ToString();
+  const Transport* const mesh = mesh_transport();
+  const bool tls = security_ == telemetry::Security::kMutualTls ||
+                   security_ == telemetry::Security::kTlsOnly || phase_ == Phase::kHandshake;
+  if (mesh != nullptr && tls) {
+    tls::TlsFacts facts = mesh->facts();
+    record.tls_version = std::move(facts.version);
+    record.tls_cipher = std::move(facts.cipher);
+    record.tls_group = std::move(facts.group);
+    record.alpn = std::move(facts.alpn);
+    record.tls_resumed = facts.resumed;
+    record.peer_id = mesh->peer() != nullptr ? mesh->peer()->id.uri() : end.peer_id;
+    record.local_id = worker_.identity != nullptr ? worker_.identity->svid().id().uri() : "";
+  }
+  record.sni = sni_;
+  if (relay_.has_value()) {
+    record.bytes_from_downstream = relay_->bytes_from(Side::kDownstream);
+    record.bytes_from_upstream = relay_->bytes_from(Side::kUpstream);
+  }
+  record.policy_rule = policy_rule_;
+  record.end = end;
+  return record;
+}
+
+std::string Session::DestinationText() const {
+  if (via_.tunnel != nullptr) {
+    return via_.tunnel->target.ToString();
+  }
+  return destination_ == net::SocketAddress() ? "" : destination_.ToString();
+}
+
+ConnectionInfo Session::Info() const {
+  ConnectionInfo info;
+  info.id = id_;
+  info.direction = via_.direction;
+  info.phase = std::string(Token(phase_));
+  info.tunnel = via_.tunnel != nullptr ? via_.name : "";
+  info.downstream_address = peer_address_.ToString();
+  info.destination = DestinationText();
+  info.upstream_address =
+      upstream_address_ == net::SocketAddress() ? "" : upstream_address_.ToString();
+  const Transport* const mesh = mesh_transport();
+  info.peer_id = mesh != nullptr && mesh->peer() != nullptr ? mesh->peer()->id.uri() : "";
+  info.security = security_;
+  info.opened = opened_;
+  if (relay_.has_value()) {
+    info.bytes_from_downstream = relay_->bytes_from(Side::kDownstream);
+    info.bytes_from_upstream = relay_->bytes_from(Side::kUpstream);
+  }
+  return info;
+}
+
+}  // namespace postern::session

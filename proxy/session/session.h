@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/bytes.h"
+#include "common/base/failure.h"
+#include "proxy/net/socket_address.h"
+#include "proxy/net/stream.h"
+#include "proxy/net/timer.h"
+#include "proxy/session/dialer.h"
+#include "proxy/session/phase.h"
+#include "proxy/session/relay.h"
+#include "proxy/session/transport.h"
+#include "proxy/session/worker.h"
+#include "proxy/session/worker_context.h"
+#include "proxy/telemetry/access_record.h"
+
+namespace postern::session {
+
+// Nothing that was sent was acknowledged for so long: the peer is dead.
+inline constexpr std::chrono::seconds kPeerDeadAfter{60};
+// How long a refused peer may take to read its alert and close.
+inline constexpr std::chrono::milliseconds kLingerTime{1000};
+
+// What both directions of a connection's life have in common: the phase and its deadline, the two
+// transports, the handshake, the relay, the one error exit Fail, the one end Close, and the record.
+// The steps are in InboundSession and OutboundSession. Owned by the SessionTable; worker's thread.
+class Session : private Transport::Handler, private Relay::Owner {
+ public:
+  virtual ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // The first step. The session may have ended when this returns.
+  virtual void Start() = 0;
+
+  uint64_t id() const { return id_; }
+  Phase phase() const { return phase_; }
+  ConnectionInfo Info() const;
+
+  // The worker's news.
+  void IdentityPublished();  // wakes a session that waits for a certificate
+  void Recheck();            // policy or trust has changed: closes the session if it lost
+  void CheckLiveness();      // looks for a dead peer
+  void End(base::CloseReason reason, std::string_view why);  // drain deadline, stop
+
+ protected:
+  Session(WorkerContext& worker, const ListenerSpec& via, const net::SocketAddress& peer);
+
+  // What a direction does in its phases before the relay.
+  virtual void OnDownstreamReadable() = 0;
+  virtual void OnUpstreamReadable() = 0;
+  virtual void OnIdentity() = 0;
+  virtual void OnHandshakeDone() = 0;
+  virtual void OnConnected(std::unique_ptr<net::Stream> stream) = 0;
+  virtual void OnDeadline();
+  // The first bytes that the downstream sends into the relay; false: they are refused.
+  virtual bool JudgeFirstBytes(base::ByteSpan bytes) = 0;
+  // Whether the connection would be let in under the present policy and trust; else why not.
+  virtual std::optional<base::Failure> Judge() = 0;
+  // Last chance to count what was never known for certain.
+  virtual void BeforeRecord() {}
+
+  // What steps are made of.
+  void Advance(Phase next);
+  void AwaitIdentity();
+  bool IdentityIsUsable();  // false: the session has failed
+  void StartHandshake(std::unique_ptr<tls::TlsEngine> engine, std::unique_ptr<net::Stream> stream,
+                      base::ByteSpan first_bytes);
+  void StartConnect(const net::SocketAddress& address);
+  void StartConnect(const config::AddressSpec& name);
+  void StartRelay(base::ByteSpan first_bytes);
+  // Before the relay nobody reads the downstream: this tells a reset from bytes that can wait.
+  void WatchDownstream();
+  void LookAtWatchedDownstream();
+  void WatchUpstream();
+  void Secure(telemetry::Security security);
+  void PassPlaintext(telemetry::PlaintextReason reason);
+
+  void Finish();  // a proper end: recorded as ok, closed
+  // The one error exit. `alert`: the TLS alert for a peer that has finished its handshake; -1 none.
+  void Fail(base::Failure failure, int alert = -1);
+  void Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert = -1);
+  // The one end. Like Fail it does nothing the second time.
+  void Close();
+
+  base::Side mesh_side() const;
+  Transport* mesh_transport() const;
+  bool IsOver() const { return phase_ == Phase::kLinger || phase_ == Phase::kClosed; }
+  WorkerContext& worker() const { return worker_; }
+  const ListenerSpec& via() const { return via_; }
+  const net::SocketAddress& peer_address() const { return peer_address_; }
+  telemetry::Security security() const { return security_; }
+
+  std::unique_ptr<Transport> downstream_;  // who connected
+  std::unique_ptr<Transport> upstream_;    // who is dialled
+  net::SocketAddress destination_;         // what was asked for; a tunnel's target when it is fixed
+  std::string policy_rule_;
+  std::string sni_;
+
+ private:
+  void OnTransportReadable(Transport& transport) noexcept final;
+  void OnTransportWritable(Transport& transport) noexcept final;
+  bool OnFirstBytes(base::ByteSpan bytes) noexcept final;
+  void OnRelayDone() noexcept final;
+  void OnRelayFailed(const base::Failure& failure) noexcept final;
+
+  void ArmDeadline(Deadline deadline);
+  void OnTimer();
+  bool IdleTimeLeft();
+  void HandshakeStep(const TransportResult& result);
+  Dialer& NewDialer();
+  void OnDialled(absl::StatusOr<Dialer::Dialled> dialled);
+  void Linger(Transport& refused);
+  void DiscardFromRefused();
+  void Record(const base::Failure& end);
+  void CountEnd(const base::Failure& end);
+  telemetry::AccessRecord MakeRecord(const base::Failure& end) const;
+  std::string DestinationText() const;
+
+  WorkerContext& worker_;
+  const ListenerSpec& via_;
+  const uint64_t id_;
+  const net::SocketAddress peer_address_;
+  net::SocketAddress upstream_address_;
+  absl::Time opened_;
+  std::chrono::steady_clock::time_point began_;
+  std::chrono::steady_clock::time_point handshake_began_;
+  std::chrono::milliseconds handshake_until_{0};  // on the loop's clock; 0: not counting
+  net::Timer timer_;
+  std::optional<Dialer> dialer_;
+  std::optional<Relay> relay_;
+  uint32_t discarded_ = 0;
+  Phase phase_ = Phase::kAccept;
+  telemetry::Security security_ = telemetry::Security::kNone;
+};
+
+}  // namespace postern::session

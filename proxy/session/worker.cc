@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session/worker.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "common/base/log.h"
+#include "common/base/strings.h"
+#include "proxy/net/timer.h"
+#include "proxy/session/drainer.h"
+#include "proxy/session/inbound_session.h"
+#include "proxy/session/listeners.h"
+#include "proxy/session/outbound_session.h"
+#include "proxy/session/session_table.h"
+#include "proxy/session/worker_context.h"
+#include "proxy/session/worker_identity.h"
+#include "proxy/tls/tls_engine.h"
+
+namespace postern::session {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kHousekeepingPeriod{5000};
+// Handshakes under way in one worker before it stops accepting: stalled clients have a deadline,
+// and more than this at once would only make all of them late.
+constexpr size_t kMaxHandshakes = 2048;
+// Descriptors for what is not a connection: listeners, admin, issuer, files.
+constexpr uint64_t kReservedDescriptors = 64;
+constexpr unsigned kWorkerIdShift = 48;
+// One recv's worth of plaintext and what an earlier one may have left of a record.
+constexpr size_t kRelayScratchExtra = 32U << 10U;
+
+size_t ConnectionLimit(const config::ProxyConfig& config) {
+  uint64_t total = config.max_connections;
+  if (total == 0) {
+    rlimit limit{};
+    total = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > kReservedDescriptors
+                ? (limit.rlim_cur - kReservedDescriptors) / 2
+                : 1;
+  }
+  return std::max<uint64_t>(total / std::max(config.workers, 1U), 1);
+}
+
+}  // namespace
+
+struct Worker::Impl {
+  enum class Thread : uint8_t { kNotStarted, kRunning, kJoined };
+  enum class Gate : uint8_t { kOpen, kPaused };
+
+  Impl(unsigned worker_index, const WorkerShared& given, std::unique_ptr<net::Loop> own_loop);
+  ~Impl() { Stop(); }
+
+  absl::Status Open();
+  void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
+                const net::SocketAddress& peer);
+  void OnCountsChanged();
+  bool IsFull() const;
+  void SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
+  void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
+  void KeepHouse();
+  void EndAll(std::string_view why);
+  void Stop();
+  std::vector<ConnectionInfo> Connections(size_t limit);
+
+  const unsigned index;
+  const WorkerShared shared;
+  const std::unique_ptr<net::Loop> loop;
+  telemetry::WorkerMetrics metrics;
+  tls::EngineScratch tls_scratch;
+  std::vector<uint8_t> relay_scratch;
+  OwnAddresses own;
+  SessionTable table;
+  WorkerContext context;
+  Drainer drainer;
+  net::Timer housekeeping;
+  std::unique_ptr<Listeners> listeners;
+  const size_t connection_limit;
+  Gate gate = Gate::kOpen;
+  Thread state = Thread::kNotStarted;
+  std::thread thread;
+};
+
+Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
+                   std::unique_ptr<net::Loop> own_loop)
+    : index(worker_index),
+      shared(given),
+      loop(std::move(own_loop)),
+      relay_scratch(tls_scratch.input().size() + kRelayScratchExtra),
+      table(*loop, (uint64_t{worker_index} << kWorkerIdShift) + 1, [this] { OnCountsChanged(); }),
+      context{shared, *loop, metrics, table, tls_scratch, relay_scratch, own, nullptr, nullptr},
+      drainer(*loop,
+              {[this] { listeners->Close(base::Direction::kInbound); },
+               [this] { EndAll("the drain deadline has come"); }, [this] { return table.size(); }}),
+      housekeeping(*loop, [this] { KeepHouse(); }),
+      connection_limit(ConnectionLimit(*shared.config)) {}
+
+absl::Status Worker::Impl::Open() {
+  absl::StatusOr<std::unique_ptr<Listeners>> opened = Listeners::Open(
+      *loop, *shared.config, shared.listener_share,
+      [this](const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
+             const net::SocketAddress& peer) { OnAccept(via, std::move(stream), peer); });
+  if (!opened.ok()) {
+    return opened.status();
+  }
+  listeners = *std::move(opened);
+  for (const Worker::BoundListener& bound : listeners->bound()) {
+    own.Add(bound.address);
+  }
+  own.AddAdminPorts(*shared.config);
+  housekeeping.StartRepeating(kHousekeepingPeriod);
+  return absl::OkStatus();
+}
+
+void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
+                            const net::SocketAddress& peer) {
+  std::unique_ptr<Session> made;
+  if (via.direction == base::Direction::kInbound) {
+    made = std::make_unique<InboundSession>(context, via, std::move(stream), peer);
+  } else {
+    made = std::make_unique<OutboundSession>(context, via, std::move(stream), peer);
+  }
+  table.Add(std::move(made)).Start();
+  if (gate == Gate::kOpen && IsFull()) {
+    gate = Gate::kPaused;
+    metrics.accept_paused.Add(1);
+    listeners->PauseAll();
+  }
+}
+
+bool Worker::Impl::IsFull() const {
+  return table.size() >= connection_limit || table.handshakes() >= kMaxHandshakes;
+}
+
+void Worker::Impl::OnCountsChanged() {
+  if (gate == Gate::kPaused && !IsFull()) {
+    gate = Gate::kOpen;
+    listeners->ResumeAll();
+  }
+  drainer.OnSessionGone();
+}
+
+void Worker::Impl::SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot) {
+  const bool bundles_changed =
+      context.identity == nullptr || context.identity->snapshot().bundles != snapshot->bundles;
+  absl::StatusOr<std::shared_ptr<const WorkerIdentity>> made =
+      WorkerIdentity::Create(std::move(snapshot), *shared.clock);
+  if (!made.ok()) {
+    spdlog::error("worker {}: the new certificate cannot be used, the old one stays: {}", index,
+                  base::Message(made.status()));
+    return;
+  }
+  context.identity = *std::move(made);
+  table.ForEach([bundles_changed](Session& session) {
+    session.IdentityPublished();
+    if (bundles_changed) {
+      session.Recheck();
+    }
+  });
+}
+
+void Worker::Impl::SetPolicy(std::shared_ptr<const policy::PolicySet> policy) {
+  context.policy = std::move(policy);
+  table.ForEach([](Session& session) { session.Recheck(); });
+}
+
+void Worker::Impl::KeepHouse() {
+  metrics.accept_errors.Add(listeners->TakeAcceptErrors());
+  table.ForEach([](Session& session) { session.CheckLiveness(); });
+}
+
+void Worker::Impl::EndAll(std::string_view why) {
+  table.ForEach([why](Session& session) { session.End(base::CloseReason::kDrainDeadline, why); });
+}
+
+std::vector<ConnectionInfo> Worker::Impl::Connections(size_t limit) {
+  std::vector<ConnectionInfo> all;
+  table.ForEach([&all, limit](Session& session) {
+    if (all.size() < limit) {
+      all.push_back(session.Info());
+    }
+  });
+  return all;
+}
+
+void Worker::Impl::Stop() {
+  if (state == Thread::kJoined) {
+    return;
+  }
+  if (state == Thread::kRunning) {
+    loop->Post([this] {
+      listeners->Close(base::Direction::kInbound);
+      listeners->Close(base::Direction::kOutbound);
+      EndAll("the proxy was stopped");
+      loop->Stop();
+    });
+    thread.join();
+  }
+  state = Thread::kJoined;
+}
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(unsigned index, const WorkerShared& shared) {
+  absl::StatusOr<std::unique_ptr<net::Loop>> loop = net::Loop::Create();
+  if (!loop.ok()) {
+    return loop.status();
+  }
+  auto impl = std::make_unique<Impl>(index, shared, *std::move(loop));
+  const absl::Status opened = impl->Open();
+  if (!opened.ok()) {
+    return opened;
+  }
+  return std::unique_ptr<Worker>(new Worker(std::move(impl)));
+}
+
+Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Worker::~Worker() = default;
+
+void Worker::Start() {
+  if (impl_->state == Impl::Thread::kNotStarted) {
+    impl_->state = Impl::Thread::kRunning;
+    impl_->thread = std::thread([this] { impl_->loop->Run(); });
+  }
+}
+
+void Worker::PublishIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot) {
+  impl_->loop->Post(
+      [impl = impl_.get(), snapshot = std::move(snapshot)] { impl->SetIdentity(snapshot); });
+}
+
+void Worker::PublishPolicy(std::shared_ptr<const policy::PolicySet> policy) {
+  impl_->loop->Post([impl = impl_.get(), policy = std::move(policy)] { impl->SetPolicy(policy); });
+}
+
+void Worker::Drain(std::chrono::milliseconds delay, std::chrono::milliseconds deadline,
+                   std::function<void()> done) {
+  impl_->loop->Post([impl = impl_.get(), delay, deadline, done = std::move(done)] {
+    impl->drainer.Begin(delay, deadline, done);
+  });
+}
+
+void Worker::Stop() {
+  impl_->Stop();
+}
+
+void Worker::ListConnections(size_t limit, std::function<void(std::vector<ConnectionInfo>)> done) {
+  impl_->loop->Post(
+      [impl = impl_.get(), limit, done = std::move(done)] { done(impl->Connections(limit)); });
+}
+
+const telemetry::WorkerMetrics& Worker::metrics() const {
+  return impl_->metrics;
+}
+
+const std::vector<Worker::BoundListener>& Worker::listeners() const {
+  return impl_->listeners->bound();
+}
+
+}  // namespace postern::session

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/base/bytes.h"
+#include "common/base/failure.h"
+#include "proxy/config/proxy_config.h"
+#include "proxy/net/loop.h"
+#include "proxy/net/socket_address.h"
+#include "proxy/policy/policy_set.h"
+#include "proxy/session/own_addresses.h"
+#include "proxy/session/worker.h"
+#include "proxy/session/worker_identity.h"
+#include "proxy/telemetry/worker_metrics.h"
+#include "proxy/tls/tls_engine.h"
+
+namespace postern::session {
+
+class SessionTable;
+
+// What a listener is for: a tunnel's end, or one of the two interception ports. Made from the
+// config when the worker opens its listeners, and as old as the worker.
+struct ListenerSpec {
+  std::string name;  // of the tunnel; "inbound" or "outbound" for interception
+  base::Direction direction = base::Direction::kInbound;
+  net::SocketAddress address;  // to listen on
+  bool transparent = false;    // tproxy: the local address is the original destination
+  const config::TunnelSpec* tunnel = nullptr;  // null: interception
+  std::optional<net::SocketAddress> target;    // the tunnel's, unless it is a host name
+};
+
+// What the sessions of one worker share. Owned by the worker, which alone changes it; its thread.
+struct WorkerContext {
+  const WorkerShared& shared;
+  net::Loop& loop;
+  telemetry::WorkerMetrics& metrics;
+  SessionTable& table;
+  tls::EngineScratch& tls_scratch;
+  base::MutableByteSpan relay_scratch;  // holds what one read of a transport can give
+  const OwnAddresses& own;
+  std::shared_ptr<const policy::PolicySet> policy;  // null: none has come, nothing is let in
+  std::shared_ptr<const WorkerIdentity> identity;   // null: none yet
+
+  const config::ProxyConfig& config() const { return *shared.config; }
+};
+
+}  // namespace postern::session

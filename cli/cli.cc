@@ -134,7 +134,10 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
                "postern");
   LogOptions log;
   AddCommonOptions(app, &log);
-  AddIntercept(app, context);
+  for (const auto add :
+       {AddIntercept, AddToken, AddEntry, AddBundle, AddPolicy, AddCert, AddStatus, AddWait}) {
+    add(app, context);
+  }
   app.require_subcommand(1);
   app.fallthrough();
   NameEnvironment(&app);

@@ -45,6 +45,13 @@ void AddOutputOption(CLI::App* command, std::string* target,
 absl::StatusOr<std::chrono::seconds> ParseDuration(std::string_view flag, std::string_view text);
 
 // One function for each noun: adds its subcommands.
+void AddBundle(CLI::App& root, Context& context);
+void AddCert(CLI::App& root, Context& context);
+void AddEntry(CLI::App& root, Context& context);
 void AddIntercept(CLI::App& root, Context& context);
+void AddPolicy(CLI::App& root, Context& context);
+void AddStatus(CLI::App& root, Context& context);
+void AddToken(CLI::App& root, Context& context);
+void AddWait(CLI::App& root, Context& context);
 
 }  // namespace postern::cli

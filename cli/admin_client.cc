@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/admin_client.h"
+
+#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "common/base/bytes.h"
+#include "common/base/strings.h"
+#include "postern/v1/admin.grpc.pb.h"
+
+namespace postern::cli {
+namespace {
+
+constexpr std::chrono::seconds kDeadline{10};
+
+absl::Status ExplainConnect(int error, const std::string& path) {
+  const std::string flag = base::StrCat("--socket ", base::Printable(path), ": ");
+  switch (error) {
+    case ENOENT:
+      return absl::NotFoundError(base::StrCat(
+          flag,
+          "no such socket; is postern-identity running on this machine, and with that --socket?"));
+    case EACCES:
+      return absl::PermissionDeniedError(
+          base::StrCat(flag,
+                       "this user may not open it; run as root, as the issuer's user or as a "
+                       "member of the socket's group"));
+    case ECONNREFUSED:
+      return absl::UnavailableError(
+          base::StrCat(flag, "nobody listens there any more; start postern-identity"));
+    default:
+      return absl::UnavailableError(base::StrCat(flag, std::strerror(error)));
+  }
+}
+
+// gRPC says "failed to connect" whatever was wrong; the system says why.
+absl::Status TrySocket(const std::string& path) {
+  sockaddr_un address{};
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(base::StrCat("--socket '", base::Printable(path),
+                                                   "': a unix socket's path has 1 to ",
+                                                   sizeof(address.sun_path) - 1, " bytes"));
+  }
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return absl::ErrnoToStatus(errno, "making a unix socket");
+  const int failed =
+      connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ? 0 : errno;
+  close(fd);
+  return failed == 0 ? absl::OkStatus() : ExplainConnect(failed, path);
+}
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  if (status.ok())
+    return absl::OkStatus();
+  const std::string text = base::Printable(status.error_message(), 1024);
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return absl::DeadlineExceededError("the issuer did not answer within 10 s");
+  }
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                      base::StrCat("the issuer refused: ", text));
+}
+
+}  // namespace
+
+struct AdminClient::Impl {
+  std::unique_ptr<v1::Admin::Stub> stub;
+
+  // One unary call: `method` is a member of the stub.
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> Call(Method method, const Request& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    Response response;
+    const grpc::Status status = ((*stub).*method)(&context, request, &response);
+    if (!status.ok())
+      return FromGrpc(status);
+    return response;
+  }
+};
+
+AdminClient::AdminClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+AdminClient::~AdminClient() = default;
+
+absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(const std::string& socket_path) {
+  if (absl::Status status = TrySocket(socket_path); !status.ok())
+    return status;
+  auto impl = std::make_unique<Impl>();
+  impl->stub = v1::Admin::NewStub(
+      grpc::CreateChannel(base::StrCat("unix:", socket_path), grpc::InsecureChannelCredentials()));
+  return std::unique_ptr<AdminClient>(new AdminClient(std::move(impl)));
+}
+
+absl::StatusOr<v1::Entry> AdminClient::CreateEntry(const v1::CreateEntryRequest& request) {
+  return impl_->Call<v1::Entry>(&v1::Admin::Stub::CreateEntry, request);
+}
+absl::StatusOr<v1::ListEntriesResponse> AdminClient::ListEntries(
+    const v1::ListEntriesRequest& request) {
+  return impl_->Call<v1::ListEntriesResponse>(&v1::Admin::Stub::ListEntries, request);
+}
+absl::StatusOr<v1::DeleteEntryResponse> AdminClient::DeleteEntry(
+    const v1::DeleteEntryRequest& request) {
+  return impl_->Call<v1::DeleteEntryResponse>(&v1::Admin::Stub::DeleteEntry, request);
+}
+absl::StatusOr<v1::CreateTokenResponse> AdminClient::CreateToken(
+    const v1::CreateTokenRequest& request) {
+  return impl_->Call<v1::CreateTokenResponse>(&v1::Admin::Stub::CreateToken, request);
+}
+absl::StatusOr<v1::BundleSet> AdminClient::GetBundles() {
+  return impl_->Call<v1::BundleSet>(&v1::Admin::Stub::GetBundles, v1::GetBundlesRequest());
+}
+absl::StatusOr<v1::PolicyDocuments> AdminClient::PutPolicy(const v1::PolicyDocuments& documents) {
+  return impl_->Call<v1::PolicyDocuments>(&v1::Admin::Stub::PutPolicy, documents);
+}
+absl::StatusOr<v1::PolicyDocuments> AdminClient::GetPolicy() {
+  return impl_->Call<v1::PolicyDocuments>(&v1::Admin::Stub::GetPolicy, v1::GetPolicyRequest());
+}
+absl::StatusOr<v1::IssuerStatus> AdminClient::GetStatus() {
+  return impl_->Call<v1::IssuerStatus>(&v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
+}
+
+}  // namespace postern::cli

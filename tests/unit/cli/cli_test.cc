@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "common/x509/certificate.h"
+#include "tests/testing/test_ca.h"
+#include "tests/unit/cli/fake_admin.h"
+
+namespace postern::cli {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+struct Outcome {
+  int status = -1;
+  std::string out, err;
+};
+
+Outcome RunWith(const std::vector<std::string>& arguments) {
+  std::vector<const char*> argv = {"postern"};
+  for (const std::string& argument : arguments)
+    argv.push_back(argument.c_str());
+  std::ostringstream out;
+  std::ostringstream err;
+  Outcome outcome;
+  outcome.status = Run(static_cast<int>(argv.size()), argv.data(), out, err);
+  outcome.out = out.str();
+  outcome.err = err.str();
+  return outcome;
+}
+
+// A variable of the environment for one test.
+class Environment {
+ public:
+  Environment(const char* name, const std::string& value) : name_(name) {
+    setenv(name, value.c_str(), 1);
+  }
+  ~Environment() { unsetenv(name_); }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+ private:
+  const char* name_;
+};
+
+class CliTest : public ::testing::Test {
+ protected:
+  std::string File(const std::string& name, const std::string& content) {
+    const std::string path = admin_.directory() + "/" + name;
+    std::ofstream(path) << content;
+    return path;
+  }
+  // The command with --socket of the fake.
+  Outcome Ask(std::vector<std::string> arguments) {
+    arguments.push_back("--socket");
+    arguments.push_back(admin_.socket());
+    return RunWith(arguments);
+  }
+
+  FakeAdmin admin_;
+};
+
+TEST_F(CliTest, PrintsVersionAndHelp) {
+  EXPECT_EQ(RunWith({"--version"}).status, 0);
+  EXPECT_THAT(RunWith({"--version"}).out, HasSubstr("postern "));
+  const Outcome help = RunWith({"--help"});
+  EXPECT_EQ(help.status, 0);
+  EXPECT_THAT(help.out, AllOf(HasSubstr("intercept"), HasSubstr("token"), HasSubstr("policy")));
+}
+
+TEST_F(CliTest, EndsWithStatusTwoForWhatItDoesNotKnow) {
+  for (const std::vector<std::string>& line :
+       std::vector<std::vector<std::string>>{{},
+                                             {"frobnicate"},
+                                             {"token"},
+                                             {"token", "create"},
+                                             {"intercept", "up", "--nonsense"},
+                                             {"status", "--output", "xml"},
+                                             {"policy", "put"}}) {
+    const Outcome outcome = RunWith(line);
+    EXPECT_EQ(outcome.status, 2) << ::testing::PrintToString(line);
+    EXPECT_THAT(outcome.out, IsEmpty());
+    EXPECT_THAT(outcome.err, Not(IsEmpty()));
+  }
+}
+
+TEST_F(CliTest, PutsTheTokenAloneOnStandardOutput) {
+  const Outcome made = Ask({"token", "create", "--spiffe-id", "spiffe://td/web", "--address",
+                            "198.18.0.0/24", "--address", "fd00:5b::7", "--port", "80", "--port",
+                            "443", "--publish-address", "--svid-ttl", "10m", "--ttl", "90"});
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_EQ(made.out, "secret-token\n");
+  EXPECT_THAT(made.err, AllOf(HasSubstr("spiffe://td/web"), HasSubstr("2026-01-01T00:10:00Z"),
+                              Not(HasSubstr("secret"))));
+  EXPECT_EQ(admin_.last_token.ttl_seconds(), 90);
+  const v1::Entry& entry = admin_.last_token.entry();
+  EXPECT_EQ(entry.spiffe_id(), "spiffe://td/web");
+  EXPECT_THAT(entry.allowed_addresses(),
+              ElementsAre("198.18.0.0/24", ::testing::StartsWith("fd00:5b::7")));
+  EXPECT_THAT(entry.ports(), ElementsAre(80U, 443U));
+  EXPECT_TRUE(entry.publish_connection_address());
+  EXPECT_EQ(entry.svid_ttl_seconds(), 600);
+  EXPECT_EQ(entry.selectors_size(), 0);
+}
+
+TEST_F(CliTest, WritesATokenAsJson) {
+  const json made = json::parse(
+      Ask({"token", "create", "--spiffe-id", "spiffe://td/web", "--output", "json"}).out);
+  EXPECT_EQ(made["token"], "secret-token");
+  EXPECT_EQ(made["expires_at"], "2026-01-01T00:10:00Z");
+  EXPECT_EQ(made["entry"]["spiffe_id"], "spiffe://td/web");
+}
+
+TEST_F(CliTest, NamesTheFlagOfABadEntry) {
+  const auto error = [this](std::vector<std::string> flags) {
+    std::vector<std::string> line = {"token", "create"};
+    line.insert(line.end(), flags.begin(), flags.end());
+    const Outcome outcome = Ask(line);
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_THAT(outcome.out, IsEmpty());
+    return outcome.err;
+  };
+  EXPECT_THAT(error({"--spiffe-id", "http://td/web"}), HasSubstr("--spiffe-id"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td"}), HasSubstr("has a path"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--address", "10.0.0.1/8"}),
+              HasSubstr("--address"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--ttl", "soon"}), HasSubstr("--ttl 'soon'"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--port", "0"}), HasSubstr("--port"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--port", "65536"}), HasSubstr("--port"));
+}
+
+TEST_F(CliTest, MakesListsAndDeletesEntries) {
+  EXPECT_EQ(Ask({"entry", "create", "--spiffe-id", "spiffe://td/a"}).status, 2);  // no selector
+  ASSERT_EQ(Ask({"entry", "create", "--spiffe-id", "spiffe://td/a", "--selector", "unix:uid:1000",
+                 "--selector", "unix:path:/usr/bin/a"})
+                .status,
+            0);
+  ASSERT_EQ(
+      Ask({"entry", "create", "--spiffe-id", "spiffe://td/b", "--selector", "unix:uid:1"}).status,
+      0);
+  EXPECT_THAT(admin_.entries[0].selectors(), ElementsAre("unix:uid:1000", "unix:path:/usr/bin/a"));
+  EXPECT_THAT(Ask({"entry", "list"}).out,
+              AllOf(HasSubstr("entry-1  spiffe://td/a"), HasSubstr("entry-2  spiffe://td/b")));
+  const json one =
+      json::parse(Ask({"entry", "list", "--spiffe-id", "spiffe://td/b", "--output", "json"}).out);
+  ASSERT_EQ(one.size(), 1U);
+  EXPECT_EQ(one[0]["id"], "entry-2");
+  EXPECT_EQ(Ask({"entry", "delete", "entry-1"}).status, 0);
+  EXPECT_EQ(admin_.entries.size(), 1U);
+  const Outcome again = Ask({"entry", "delete", "entry-1"});
+  EXPECT_EQ(again.status, 1);
+  EXPECT_THAT(again.err, HasSubstr("no entry entry-1"));
+}
+
+TEST_F(CliTest, SaysWhatIsWrongWithTheSocket) {
+  const Outcome missing =
+      RunWith({"entry", "list", "--socket", admin_.directory() + "/other.sock"});
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_THAT(missing.err, AllOf(HasSubstr("--socket"), HasSubstr("postern-identity")));
+  const Outcome file = RunWith({"entry", "list", "--socket", File("plain", "")});
+  EXPECT_EQ(file.status, 1);
+  EXPECT_THAT(file.err, HasSubstr("nobody listens"));
+  EXPECT_EQ(RunWith({"entry", "list", "--socket", std::string(200, 'x')}).status, 2);
+}
+
+TEST_F(CliTest, PassesOnWhyTheIssuerRefused) {
+  admin_.refuse = "uid 1000 is not root";
+  const Outcome outcome = Ask({"token", "create", "--spiffe-id", "spiffe://td/web"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.out, IsEmpty());
+  EXPECT_THAT(outcome.err, HasSubstr("the issuer refused: uid 1000 is not root"));
+}
+
+TEST_F(CliTest, ShowsRootsInTheFormsThatTheProxyTakes) {
+  const testing::TestCa ca("td");
+  v1::TrustBundle* bundle = admin_.bundles.add_bundles();
+  bundle->set_trust_domain("td");
+  bundle->add_root_der(x509::CertificateToDer(ca.root()));
+  const std::string pin = "sha256:" + base::ToHex(x509::Sha256OfCertificate(ca.root()));
+  EXPECT_EQ(Ask({"bundle", "show", "--output", "pin"}).out, pin + "\n");
+  EXPECT_EQ(Ask({"bundle", "show", "--output", "pem"}).out, x509::CertificateToPem(ca.root()));
+  EXPECT_THAT(Ask({"bundle", "show"}).out, AllOf(HasSubstr("td\n"), HasSubstr(pin)));
+  EXPECT_EQ(json::parse(Ask({"bundle", "show", "--output", "json"}).out)["roots"][0]["pin"], pin);
+}
+
+constexpr char kPolicy[] = R"(apiVersion: postern.dev/v1
+kind: AuthorizationPolicy
+metadata: {name: db-clients}
+spec:
+  workload: spiffe://td/db
+  action: ALLOW
+  rules:
+    - from:
+        - spiffeIds: ["spiffe://td/web"]
+      to:
+        - ports: [5432]
+)";
+
+TEST_F(CliTest, PutsAPolicyAndShowsIt) {
+  const std::string file = File("policy.yaml", kPolicy);
+  const Outcome put = Ask({"policy", "put", file});
+  EXPECT_EQ(put.status, 0) << put.err;
+  EXPECT_THAT(put.err, HasSubstr("1 document in force as policy version 0.1"));
+  ASSERT_EQ(admin_.policy.documents_size(), 1);
+  EXPECT_EQ(admin_.policy.documents(0).name(), file);
+  EXPECT_EQ(admin_.policy.documents(0).yaml(), kPolicy);
+  EXPECT_THAT(Ask({"policy", "show"}).out, HasSubstr("db-clients"));
+}
+
+TEST_F(CliTest, SendsNoPolicyThatDoesNotParse) {
+  const std::string good = File("good.yaml", kPolicy);
+  const std::string bad = File("bad.yaml", "kind: AuthorizationPolicy\nspec: {acton: ALLOW}\n");
+  const Outcome put = Ask({"policy", "put", good, bad});
+  EXPECT_EQ(put.status, 2);
+  EXPECT_THAT(put.err, HasSubstr("bad.yaml"));
+  EXPECT_EQ(admin_.policy.documents_size(), 0);
+  EXPECT_EQ(Ask({"policy", "put", admin_.directory() + "/none.yaml"}).status, 2);
+}
+
+TEST_F(CliTest, JudgesAConnectionWithoutAnIssuer) {
+  const std::string file = File("policy.yaml", kPolicy);
+  const auto check = [&file](const std::string& from, const std::string& to) {
+    return RunWith({"policy", "check", "--from", from, "--to", to, "-f", file});
+  };
+  const Outcome allowed = check("spiffe://td/web", "spiffe://td/db:5432");
+  EXPECT_EQ(allowed.status, 0) << allowed.err;
+  EXPECT_THAT(allowed.out, AllOf(HasSubstr("allowed: "), HasSubstr("db-clients")));
+  for (const Outcome& denied :
+       {check("spiffe://td/web", "spiffe://td/db:22"),
+        check("spiffe://td/batch", "spiffe://td/db:5432"), check("none", "spiffe://td/db:5432")}) {
+    EXPECT_EQ(denied.status, 1);
+    EXPECT_THAT(denied.out, HasSubstr("denied: "));
+    EXPECT_THAT(denied.err, IsEmpty());
+  }
+  EXPECT_EQ(check("spiffe://td/web", "spiffe://td/db").status, 2);
+  EXPECT_EQ(check("web", "spiffe://td/db:1").status, 2);
+  EXPECT_EQ(
+      RunWith({"policy", "check", "--from", "spiffe://td/x", "--to", "spiffe://td/db:1"}).status,
+      0);
+  EXPECT_EQ(
+      RunWith({"policy", "check", "--from", "spiffe://other/x", "--to", "spiffe://td/db:1"}).status,
+      1);
+}
+
+TEST_F(CliTest, ShowsCertificatesAndNoticesAnExpiredOne) {
+  const testing::TestCa ca("td");
+  const std::string file = File("svid.pem", ca.Mint("spiffe://td/web").ChainPem());
+  const Outcome shown = RunWith({"cert", "show", file});
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, AllOf(HasSubstr("spiffe://td/web\n"), HasSubstr(" left)")));
+  EXPECT_EQ(json::parse(RunWith({"cert", "show", file, "--output", "json"}).out)[0]["spiffe_id"],
+            "spiffe://td/web");
+  testing::CertificateSpec old = testing::LeafSpec("spiffe://td/old");
+  old.LivesFrom(absl::Now() - absl::Hours(48), absl::Hours(1));
+  const Outcome expired = RunWith({"cert", "show", File("old.pem", ca.Mint(old).ChainPem())});
+  EXPECT_EQ(expired.status, 1);
+  EXPECT_THAT(expired.out, HasSubstr("PROBLEM expired"));
+  EXPECT_EQ(RunWith({"cert", "show", File("x.pem", "nothing")}).status, 1);
+  EXPECT_EQ(RunWith({"cert", "show", admin_.directory() + "/none.pem"}).status, 1);
+}
+
+TEST_F(CliTest, ShowsTheIssuersStatus) {
+  admin_.status.set_trust_domain("td");
+  v1::IssuerStatus::Proxy* proxy = admin_.status.add_proxies();
+  proxy->set_spiffe_id("spiffe://td/web");
+  proxy->set_address("198.18.0.1");
+  EXPECT_THAT(Ask({"status", "--issuer"}).out,
+              AllOf(HasSubstr("trust_domain: td\n"), HasSubstr("spiffe_id: spiffe://td/web")));
+  EXPECT_EQ(
+      json::parse(Ask({"status", "--issuer", "--output", "json"}).out)["proxies"][0]["address"],
+      "198.18.0.1");
+}
+
+TEST_F(CliTest, SaysWhenNoProxyAnswers) {
+  const Outcome status = RunWith({"status", "--admin", "127.0.0.1:1"});
+  EXPECT_EQ(status.status, 1);
+  EXPECT_THAT(status.err, HasSubstr("--admin 127.0.0.1:1: nobody answers"));
+  EXPECT_EQ(RunWith({"status", "--admin", "nonsense"}).status, 2);
+  const Outcome wait = RunWith({"wait", "--address", "127.0.0.1:1", "--timeout", "0"});
+  EXPECT_EQ(wait.status, 1);
+  EXPECT_THAT(wait.err, HasSubstr("not ready within 0 s"));
+  EXPECT_EQ(RunWith({"wait", "--timeout", "long"}).status, 2);
+}
+
+TEST_F(CliTest, ReadsFlagsBeforeEnvironmentBeforeFile) {
+  const std::string file =
+      File("postern.toml", "[token.create]\nspiffe-id = \"spiffe://td/file\"\n");
+  const std::vector<std::string> line = {"--config", file, "token", "create"};
+  EXPECT_EQ(Ask(line).status, 0);
+  EXPECT_EQ(admin_.last_token.entry().spiffe_id(), "spiffe://td/file");
+  const Environment environment("POSTERN_SPIFFE_ID", "spiffe://td/environment");
+  EXPECT_EQ(Ask(line).status, 0);
+  EXPECT_EQ(admin_.last_token.entry().spiffe_id(), "spiffe://td/environment");
+  EXPECT_EQ(Ask({"--config", file, "token", "create", "--spiffe-id", "spiffe://td/flag"}).status,
+            0);
+  EXPECT_EQ(admin_.last_token.entry().spiffe_id(), "spiffe://td/flag");
+}
+
+TEST_F(CliTest, SeparatesRepeatedValuesInTheEnvironmentByNewlines) {
+  const Environment ports("POSTERN_PORT", "80\n443");
+  EXPECT_EQ(Ask({"token", "create", "--spiffe-id", "spiffe://td/a"}).status, 0);
+  EXPECT_THAT(admin_.last_token.entry().ports(), ElementsAre(80U, 443U));
+}
+
+TEST_F(CliTest, RefusesAConfigFileWithAnUnknownKey) {
+  const std::string file = File("postern.toml", "nonsense = 1\n");
+  EXPECT_EQ(Ask({"--config", file, "entry", "list"}).status, 2);
+}
+
+TEST_F(CliTest, RendersInterceptionRulesWithoutTouchingAnything) {
+  const Outcome rules =
+      RunWith({"intercept", "up", "--dry-run", "--proxy-uid", "901", "--exclude-outbound-port",
+               "53", "--exclude-outbound-port", "123"});
+  EXPECT_EQ(rules.status, 0) << rules.err;
+  EXPECT_TRUE(json::parse(rules.out).contains("nftables"));
+  EXPECT_THAT(rules.out, HasSubstr("[53,123]"));
+  for (const std::vector<std::string>& flags :
+       std::vector<std::vector<std::string>>{{},
+                                             {"--proxy-uid", "no-such-user"},
+                                             {"--proxy-uid", "1", "--exclude-cidr", "10.0.0.1/8"},
+                                             {"--proxy-uid", "1", "--include-inbound-port", "http"},
+                                             {"--proxy-uid", "1", "--mode", "tproxy"},
+                                             {"--proxy-uid", "4294967295"}}) {
+    std::vector<std::string> line = {"intercept", "up", "--dry-run"};
+    line.insert(line.end(), flags.begin(), flags.end());
+    const Outcome refused = RunWith(line);
+    EXPECT_EQ(refused.status, 2) << ::testing::PrintToString(line);
+    EXPECT_THAT(refused.err, HasSubstr("--")) << ::testing::PrintToString(line);
+  }
+}
+
+}  // namespace
+}  // namespace postern::cli

@@ -181,4 +181,24 @@ ParseOutcome ParseIssuerConfig(int argc, const char* const* argv) {
   return {*std::move(config), std::nullopt};
 }
 
+std::string IssuerConfigReference() {
+  std::string out =
+      "| flag | environment | default | meaning |\n|---|---|---|---|\n"
+      "| `--config` | `POSTERN_CONFIG` |  | TOML file with these flags' names |\n";
+  Raw raw;
+  CLI::App app;
+  AddOptions(app, raw);
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_single_name();
+    if (name == "help" || name == "version") {
+      continue;
+    }
+    const std::string value = option->get_default_str();
+    base::StrAppend(out, "| `--", name, "` | `", EnvironmentName(name), "` | ",
+                    value.empty() ? std::string() : base::StrCat("`", value, "`"), " | ",
+                    option->get_description(), " |\n");
+  }
+  return out;
+}
+
 }  // namespace postern::service

@@ -46,4 +46,7 @@ struct ParseOutcome {
 // set; a usage error has exit code 2 and names flag and mend.
 ParseOutcome ParseIssuerConfig(int argc, const char* const* argv);
 
+// The issuer's part of docs/CONFIG.md: a Markdown table, made from the flags.
+std::string IssuerConfigReference();
+
 }  // namespace postern::service

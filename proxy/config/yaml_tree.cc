@@ -33,7 +33,14 @@ class TreeBuilder : public YAML::EventHandler {
   const absl::Status& status() const { return status_; }
   YamlNode TakeRoot() { return std::exchange(root_, YamlNode()); }
 
-  void OnDocumentStart(const YAML::Mark& /*mark*/) override {}
+  // yaml-cpp reports empty documents for ever where a ',' follows a closed root: no progress is a
+  // fault.
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (mark.pos == document_at_) {
+      Fail(mark, "not valid YAML: unexpected text behind the end of a document");
+    }
+    document_at_ = mark.pos;
+  }
   void OnDocumentEnd() override {}
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -138,6 +145,7 @@ class TreeBuilder : public YAML::EventHandler {
   absl::Status status_;
   YamlNode root_;
   std::vector<Level> levels_;
+  int document_at_ = -1;
 };
 
 absl::StatusOr<Document> ReadDocument(YamlNode root, std::string_view file_name) {
@@ -200,6 +208,10 @@ absl::StatusOr<std::vector<YamlNode>> ParseYaml(std::string_view yaml, std::stri
     while (parser.HandleNextDocument(builder)) {
       if (!builder.status().ok()) {
         return builder.status();
+      }
+      if (documents.size() >= kMaxYamlDocuments) {
+        return FaultAt(file_name, 1,
+                       base::StrCat("more than ", kMaxYamlDocuments, " documents; split the file"));
       }
       documents.push_back(builder.TakeRoot());
     }

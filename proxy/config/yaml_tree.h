@@ -37,10 +37,11 @@ struct YamlMember {
 
 inline constexpr size_t kMaxYamlBytes = 1U << 20U;
 inline constexpr int kMaxYamlDepth = 32;
+inline constexpr size_t kMaxYamlDocuments = 10'000;
 
 // Reads the documents of a YAML text (JSON is YAML too). InvalidArgument "FILE:LINE: what": no
-// YAML, larger than kMaxYamlBytes, deeper than kMaxYamlDepth, an anchor or alias, a tag, a key
-// twice in one map. Pure; never throws.
+// YAML, larger than kMaxYamlBytes, deeper than kMaxYamlDepth, more documents than
+// kMaxYamlDocuments, an anchor or alias, a tag, a key twice in one map. Pure; never throws.
 absl::StatusOr<std::vector<YamlNode>> ParseYaml(std::string_view yaml, std::string_view file_name);
 
 // A node together with its place, so that every fault names FILE:LINE and the field. A view: the

@@ -303,6 +303,12 @@ TEST(PolicySetTest, RefusesYamlBombs) {
   EXPECT_THAT(Fault(std::string(40, '[') + std::string(40, ']')), HasSubstr("nested deeper"));
   EXPECT_THAT(Fault(std::string(100'000, '[')), StartsWith("file0.yaml:"));
   EXPECT_THAT(Fault(std::string(2U << 20U, '#')), HasSubstr("larger than"));
+  EXPECT_THAT(Fault("{\"a\"},\n\"b\": {}}}\n"), StartsWith("file0.yaml:"));  // yaml-cpp: for ever
+  std::string many;
+  for (int i = 0; i < 10'001; ++i) {
+    many += "--- \n";
+  }
+  EXPECT_THAT(Fault(many), HasSubstr("documents"));
   std::string ports = "1";
   std::string ids = "spiffe://td/a";
   for (int i = 2; i <= 1000; ++i) {

@@ -24,8 +24,8 @@ struct IdentitySnapshot {
   std::shared_ptr<const x509::Svid> svid;
   std::shared_ptr<const x509::TrustBundleSet> bundles;
   Version bundle_version;
-  absl::Time obtained;     // when the SVID came
-  uint64_t generation = 0; // counts up with every publication of this process
+  absl::Time obtained;      // when the SVID came
+  uint64_t generation = 0;  // counts up with every publication of this process
 };
 
 }  // namespace postern::identity

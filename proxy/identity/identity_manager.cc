@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/identity/identity_manager.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/base/file.h"
+#include "common/base/strings.h"
+#include "common/x509/certificate.h"
+#include "proxy/identity/endpoint_cache.h"
+#include "proxy/identity/file_source.h"
+#include "proxy/identity/issuer_source.h"
+#include "proxy/identity/policy_keeper.h"
+#include "proxy/identity/seen_list.h"
+#include "proxy/identity/source.h"
+#include "proxy/identity/state_dir.h"
+#include "proxy/identity/watched_file.h"
+#include "proxy/net/timer.h"
+
+namespace postern::identity {
+namespace {
+
+constexpr size_t kMostExpiries = 48;  // of certificates, as metric series
+
+CertificateFacts FactsOf(const char* kind, const std::string& trust_domain, const X509* one) {
+  CertificateFacts facts;
+  facts.kind = kind;
+  facts.trust_domain = trust_domain;
+  facts.subject = x509::SubjectText(one);
+  facts.serial = x509::SerialHex(one);
+  facts.sha256 = base::ToHex(x509::Sha256OfCertificate(one));
+  facts.not_before = x509::NotBefore(one);
+  facts.not_after = x509::NotAfter(one);
+  return facts;
+}
+
+// Own chain first, then the roots, those of the own trust domain before the others'.
+void DescribeSnapshot(const IdentitySnapshot& snapshot, IdentityStatus& status) {
+  const std::string own(snapshot.svid->id().trust_domain_name());
+  status.spiffe_id = snapshot.svid->id().uri();
+  status.generation = snapshot.generation;
+  status.obtained = snapshot.obtained;
+  status.bundle_version = snapshot.bundle_version;
+  const char* kind = "leaf";
+  for (const auto& one : snapshot.svid->chain()) {
+    status.certificates.push_back(FactsOf(std::exchange(kind, "intermediate"), own, one.get()));
+  }
+  std::vector<const x509::TrustBundle*> order;
+  for (const auto& [name, bundle] : snapshot.bundles->bundles()) {
+    status.trust_domains.push_back(name);
+    order.insert(name == own ? order.begin() : order.end(), &bundle);
+  }
+  for (const x509::TrustBundle* bundle : order) {
+    for (const auto& root : bundle->roots()) {
+      status.certificates.push_back(FactsOf("root", bundle->trust_domain().name(), root.get()));
+    }
+  }
+}
+
+absl::Status Naming(const char* flag, const absl::Status& status) {
+  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
+}
+
+absl::StatusOr<std::shared_ptr<const config::DestinationSet>> LoadDestinations(
+    const std::string& file) {
+  const auto content = base::ReadFile(file);
+  if (!content.ok()) {
+    return content.status();
+  }
+  auto set = config::DestinationSet::FromYaml(*content, file);
+  if (!set.ok()) {
+    return set.status();
+  }
+  return std::make_shared<const config::DestinationSet>(*std::move(set));
+}
+
+// The ports on which this proxy takes mesh connections.
+std::vector<uint16_t> ServingPorts(const config::ProxyConfig& config) {
+  if (config.intercept != config::InterceptMode::kNone) {
+    return {0};
+  }
+  std::vector<uint16_t> ports;
+  for (const config::TunnelSpec& tunnel : config.tunnels) {
+    if (tunnel.direction == base::Direction::kInbound && tunnel.client_auth &&
+        !tunnel.listen.is_unix() && tunnel.listen.port != 0) {
+      ports.push_back(tunnel.listen.port);
+    }
+  }
+  return ports;
+}
+
+// What is configured about the issuer's trust domain and how it is known.
+absl::StatusOr<IssuerSource::Options> IssuerOptions(const config::ProxyConfig& config) {
+  IssuerSource::Options options;
+  options.target = config.issuer;
+  options.join_token_file = config.join_token_file;
+  options.serving = ServingPorts(config);
+  if (!config.state_dir.empty()) {
+    auto opened = StateDir::Open(config.state_dir);
+    if (!opened.ok()) {
+      return Naming("--state-dir", opened.status());
+    }
+    options.state_dir = *std::move(opened);
+  }
+  if (!config.trust_domain.empty()) {
+    auto parsed = x509::TrustDomain::Parse(config.trust_domain);
+    if (!parsed.ok()) {
+      return Naming("--trust-domain", parsed.status());
+    }
+    options.trust_domain = *std::move(parsed);
+  } else if (options.state_dir.has_value()) {
+    if (const auto svid = options.state_dir->LoadSvid(); svid.ok()) {
+      options.trust_domain = svid->id().trust_domain();
+    }
+  }
+  if (!config.issuer_pin.empty()) {
+    base::Sha256Digest pin;
+    if (config.issuer_pin.size() != pin.size()) {
+      return absl::InvalidArgumentError("--issuer-pin: not a SHA-256");
+    }
+    std::copy(config.issuer_pin.begin(), config.issuer_pin.end(), pin.begin());
+    options.pin = pin;
+  }
+  return options;
+}
+
+// A bundle file belongs to the trust domain that is configured; without one, a bundle map of one
+// trust domain tells it.
+absl::Status AddIssuerBundle(const std::string& file, IssuerSource::Options& options) {
+  const auto content = base::ReadFile(file);
+  if (!content.ok()) {
+    return Naming("--issuer-bundle", content.status());
+  }
+  // Only a map is read without knowing the trust domain: what else would be found belongs to this
+  // name, which nobody can have, and is refused below.
+  const auto placeholder = x509::TrustDomain::Parse("unknown.invalid").value();
+  auto bundles =
+      x509::TrustBundleSet::FromFileContent(*content, options.trust_domain.value_or(placeholder));
+  if (!bundles.ok()) {
+    return Naming("--issuer-bundle", bundles.status());
+  }
+  if (!options.trust_domain.has_value() && bundles->bundles().size() == 1 &&
+      bundles->Find(placeholder.name()) == nullptr) {
+    options.trust_domain = bundles->bundles().begin()->second.trust_domain();
+  }
+  options.bundles = std::make_shared<const x509::TrustBundleSet>(*std::move(bundles));
+  return absl::OkStatus();
+}
+
+absl::Status CheckIssuerTrust(const IssuerSource::Options& options) {
+  if (options.target.starts_with("unix:")) {
+    return absl::OkStatus();
+  }
+  if (!options.trust_domain.has_value()) {
+    return absl::InvalidArgumentError(
+        "--trust-domain: needed, because neither the bundle nor the state directory tells it");
+  }
+  if (options.bundles == nullptr && !options.pin.has_value()) {
+    return absl::InvalidArgumentError("--issuer: needs --issuer-bundle or --issuer-pin");
+  }
+  if (options.bundles != nullptr &&
+      options.bundles->Find(options.trust_domain->name()) == nullptr) {
+    return absl::InvalidArgumentError(
+        base::StrCat("--issuer-bundle: holds no bundle of ", options.trust_domain->name()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+class IdentityManager::Impl final : public SourceSink {
+ public:
+  Impl(const config::ProxyConfig& config, net::Loop& main, const base::Clock& clock,
+       Callbacks callbacks)
+      : clock_(clock),
+        callbacks_(std::move(callbacks)),
+        seen_(config.issuer.empty() || config.state_dir.empty()
+                  ? std::string()
+                  : config.state_dir + "/seen_mesh.txt"),
+        endpoints_(main, clock, &seen_),
+        policy_(clock, PolicyFrom(config), config.policy_file,
+                [this](std::shared_ptr<const policy::PolicySet> set) {
+                  callbacks_.on_policy(std::move(set));
+                }),
+        destinations_file_(config.destinations_file),
+        destinations_watch_(clock, config.destinations_file.empty()
+                                       ? std::vector<std::string>{}
+                                       : std::vector<std::string>{config.destinations_file}),
+        poll_(main, [this] { Poll(); }) {}
+
+  absl::Status Load(const config::ProxyConfig& config, net::Loop& main);
+  void Start();
+  void Reload();
+
+  // SourceSink
+  void OnIdentity(std::shared_ptr<const x509::Svid> svid,
+                  std::shared_ptr<const x509::TrustBundleSet> bundles,
+                  const Version& bundle_version) override;
+  absl::Status OnPolicyDocuments(std::vector<policy::NamedYaml> documents,
+                                 const Version& version) override;
+  void OnSourceChanged() override { RefreshStatus(); }
+
+  EndpointDirectory& endpoints() { return endpoints_; }
+  const base::Clock& clock() const { return clock_; }
+  IdentityStatus status() const {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+  std::shared_ptr<const IdentitySnapshot> snapshot() const {
+    const std::lock_guard lock(mutex_);
+    return snapshot_;
+  }
+
+ private:
+  enum class Phase : uint8_t { kLoading, kStarted };
+
+  static PolicyKeeper::From PolicyFrom(const config::ProxyConfig& config) {
+    if (!config.policy_file.empty()) {
+      return PolicyKeeper::From::kFile;
+    }
+    return config.issuer.empty() ? PolicyKeeper::From::kSameTrustDomain
+                                 : PolicyKeeper::From::kIssuer;
+  }
+  void Poll();
+  void ReloadDestinations();
+  void RefreshStatus();
+  void Announce();
+
+  const base::Clock& clock_;
+  const Callbacks callbacks_;
+  SeenList seen_;
+  EndpointCache endpoints_;
+  PolicyKeeper policy_;
+  const std::string destinations_file_;
+  WatchedFiles destinations_watch_;
+  absl::Status destinations_result_;
+  uint64_t destinations_failures_ = 0;
+  net::Timer poll_;
+  std::unique_ptr<Source> source_;
+  Phase phase_ = Phase::kLoading;
+  IdentityStatus identity_described_;  // what the status says of the snapshot; main loop
+
+  mutable std::mutex mutex_;
+  std::shared_ptr<const IdentitySnapshot> snapshot_;  // guarded by mutex_; written on the main loop
+  IdentityStatus status_;                             // guarded by mutex_
+};
+
+absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
+  if (auto status = policy_.LoadFirst(); !status.ok()) {
+    return status;
+  }
+  if (!destinations_file_.empty()) {
+    auto loaded = LoadDestinations(destinations_file_);
+    if (!loaded.ok()) {
+      return loaded.status();
+    }
+    endpoints_.SetStatic(*std::move(loaded));
+  }
+  if (!config.svid_file.empty()) {
+    auto files = std::make_unique<FileSource>(
+        main, clock_, FileSource::Files{config.svid_file, config.svid_key_file, config.bundle_file},
+        *this);
+    const absl::Status status = files->LoadFirst();
+    source_ = std::move(files);
+    return status;
+  }
+  if (config.issuer.empty()) {
+    return absl::OkStatus();
+  }
+  auto options = IssuerOptions(config);
+  if (!options.ok()) {
+    return options.status();
+  }
+  if (!config.issuer_bundle_file.empty()) {
+    if (auto status = AddIssuerBundle(config.issuer_bundle_file, *options); !status.ok()) {
+      return status;
+    }
+  }
+  if (auto status = CheckIssuerTrust(*options); !status.ok()) {
+    return status;
+  }
+  if (auto status = seen_.Reload(); !status.ok()) {
+    return Naming("--state-dir", status);
+  }
+  source_ = std::make_unique<IssuerSource>(main, clock_, SystemRandom(), *std::move(options),
+                                           endpoints_, seen_, *this);
+  return absl::OkStatus();
+}
+
+void IdentityManager::Impl::Start() {
+  phase_ = Phase::kStarted;
+  policy_.Start();
+  Announce();  // what Load found
+  if (source_ != nullptr) {
+    source_->Start();
+  }
+  poll_.StartRepeating(absl::ToChronoMilliseconds(WatchedFiles::kPollEvery));
+  RefreshStatus();
+}
+
+void IdentityManager::Impl::Reload() {
+  policy_.Reload();
+  ReloadDestinations();
+  if (auto status = seen_.Reload(); !status.ok()) {
+    spdlog::error("{}", base::Message(status));
+  }
+  endpoints_.ReviewSeen();
+  if (source_ != nullptr) {
+    source_->Reload();
+  }
+  RefreshStatus();
+}
+
+void IdentityManager::Impl::Poll() {
+  policy_.Poll();
+  if (!destinations_file_.empty() && destinations_watch_.Poll()) {
+    ReloadDestinations();
+  }
+  RefreshStatus();
+}
+
+void IdentityManager::Impl::ReloadDestinations() {
+  if (destinations_file_.empty()) {
+    return;
+  }
+  auto loaded = LoadDestinations(destinations_file_);
+  if (loaded.ok()) {
+    endpoints_.SetStatic(*std::move(loaded));
+  } else if (loaded.status() != destinations_result_) {
+    ++destinations_failures_;
+    spdlog::error("the destinations are refused, the last good ones go on: {}",
+                  base::Message(loaded.status()));
+  }
+  destinations_result_ = loaded.status();
+}
+
+void IdentityManager::Impl::OnIdentity(std::shared_ptr<const x509::Svid> svid,
+                                       std::shared_ptr<const x509::TrustBundleSet> bundles,
+                                       const Version& bundle_version) {
+  const auto former = snapshot();
+  auto next = std::make_shared<IdentitySnapshot>();
+  next->obtained = former != nullptr && former->svid == svid ? former->obtained : clock_.Now();
+  next->svid = std::move(svid);
+  next->bundles = std::move(bundles);
+  next->bundle_version = bundle_version;
+  next->generation = former == nullptr ? 1 : former->generation + 1;
+  identity_described_ = {};
+  DescribeSnapshot(*next, identity_described_);
+  {
+    const std::lock_guard lock(mutex_);
+    snapshot_ = next;
+  }
+  if (phase_ == Phase::kStarted) {
+    Announce();
+    RefreshStatus();
+  }
+}
+
+// The identity before the policy: a worker without identity lets nobody in.
+void IdentityManager::Impl::Announce() {
+  if (const auto current = snapshot(); current != nullptr) {
+    callbacks_.on_identity(current);
+    policy_.SetWorkload(current->svid->id());
+  }
+}
+
+absl::Status IdentityManager::Impl::OnPolicyDocuments(std::vector<policy::NamedYaml> documents,
+                                                      const Version& version) {
+  const absl::Status applied = policy_.SetDocuments(std::move(documents), version);
+  RefreshStatus();
+  return applied;
+}
+
+void IdentityManager::Impl::RefreshStatus() {
+  IdentityStatus next = identity_described_;
+  if (source_ != nullptr) {
+    source_->Describe(next);
+  }
+  policy_.Describe(next);
+  next.reload_failures += destinations_failures_;
+  if (next.reload_error.empty()) {
+    next.reload_error = std::string(base::Message(destinations_result_));
+  }
+  next.endpoint_subscriptions = endpoints_.size();
+  next.seen_in_mesh = seen_.size();
+  const std::lock_guard lock(mutex_);
+  status_ = std::move(next);
+}
+
+IdentityManager::IdentityManager(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+IdentityManager::~IdentityManager() = default;
+
+absl::StatusOr<std::unique_ptr<IdentityManager>> IdentityManager::Create(
+    const config::ProxyConfig& config, net::Loop& main, const base::Clock& clock,
+    Callbacks callbacks) {
+  auto impl = std::make_unique<Impl>(config, main, clock, std::move(callbacks));
+  if (auto status = impl->Load(config, main); !status.ok()) {
+    return status;
+  }
+  return std::unique_ptr<IdentityManager>(new IdentityManager(std::move(impl)));
+}
+
+void IdentityManager::Start() {
+  impl_->Start();
+}
+void IdentityManager::Reload() {
+  impl_->Reload();
+}
+EndpointDirectory& IdentityManager::directory() {
+  return impl_->endpoints();
+}
+IdentityStatus IdentityManager::status() const {
+  return impl_->status();
+}
+std::shared_ptr<const IdentitySnapshot> IdentityManager::snapshot() const {
+  return impl_->snapshot();
+}
+
+bool IdentityManager::HasUsableIdentity() const {
+  const auto current = impl_->snapshot();
+  return current != nullptr && current->svid->CheckUsable(impl_->clock().Now()).ok();
+}
+
+bool IdentityManager::HasPolicy() const {
+  return impl_->status().policy_loaded;
+}
+
+telemetry::IdentityGauges IdentityManager::gauges() const {
+  const IdentityStatus now = impl_->status();
+  telemetry::IdentityGauges gauges;
+  for (const CertificateFacts& one : now.certificates) {
+    if (gauges.expiries.size() < kMostExpiries) {
+      gauges.expiries.push_back({one.kind, one.sha256, one.not_after});
+    }
+  }
+  gauges.renewals_ok = now.renewals_ok;
+  gauges.renewals_failed = now.renewals_failed;
+  gauges.bundle_epoch = now.bundle_version.epoch;
+  gauges.bundle_sequence = now.bundle_version.sequence;
+  gauges.policy_epoch = now.policy_version.epoch;
+  gauges.policy_sequence = now.policy_version.sequence;
+  if (now.last_heard != absl::InfinitePast()) {
+    gauges.bundle_age_seconds = absl::ToDoubleSeconds(impl_->clock().Now() - now.last_heard);
+  } else if (now.source == "issuer" && now.generation != 0) {
+    // From the state directory, and not confirmed since: as old as this process's knowledge of it.
+    gauges.bundle_age_seconds = absl::ToDoubleSeconds(impl_->clock().Now() - now.obtained);
+  }
+  gauges.clock_skew_seconds = absl::ToDoubleSeconds(now.clock_skew);
+  gauges.issuer_connected = now.issuer_connected;
+  gauges.reload_failures = now.reload_failures;
+  return gauges;
+}
+
+}  // namespace postern::identity

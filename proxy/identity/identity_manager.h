@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/base/clock.h"
+#include "proxy/config/proxy_config.h"
+#include "proxy/identity/endpoint_directory.h"
+#include "proxy/identity/snapshot.h"
+#include "proxy/identity/status.h"
+#include "proxy/net/loop.h"
+#include "proxy/policy/policy_set.h"
+#include "proxy/telemetry/metrics_registry.h"
+
+namespace postern::identity {
+
+// Everything of this proxy that is fetched, checked, renewed and published: its certificate, the
+// trust bundles, the policy, the destinations. Owned by main on the main loop; outlives the
+// workers, whose EndpointDirectory it is, and dies before the main loop does.
+//
+//   auto manager = IdentityManager::Create(config, loop, clock, {
+//       .on_identity = [&](auto snapshot) { for (auto& w : workers) w->PublishIdentity(snapshot);
+//       }, .on_policy = [&](auto policy) { for (auto& w : workers) w->PublishPolicy(policy); }});
+//   ... make the workers with (*manager)->directory() ...
+//   (*manager)->Start();
+class IdentityManager {
+ public:
+  struct Callbacks {
+    // On the main loop, or inside Start. Never null; a snapshot is not withdrawn when it expires:
+    // who uses it looks at svid->CheckUsable (see HasUsableIdentity).
+    std::function<void(std::shared_ptr<const IdentitySnapshot>)> on_identity;
+    // The first comes inside Start: nothing is open before it.
+    std::function<void(std::shared_ptr<const policy::PolicySet>)> on_policy;
+  };
+
+  // Reads what the configuration names (certificate files, bundle, policy, destinations, state
+  // directory). Errors name the flag or the file and are faults of configuration: exit status 2. A
+  // certificate that is missing at the issuer, or expired in its file, is none: it may still come.
+  static absl::StatusOr<std::unique_ptr<IdentityManager>> Create(const config::ProxyConfig& config,
+                                                                 net::Loop& main,
+                                                                 const base::Clock& clock,
+                                                                 Callbacks callbacks);
+  ~IdentityManager();
+  IdentityManager(const IdentityManager&) = delete;
+  IdentityManager& operator=(const IdentityManager&) = delete;
+
+  // Publishes what is there and goes to work. Main loop's thread, once.
+  void Start();
+  // SIGHUP: every file is read again, and an attempt at the issuer that waits is made now.
+  void Reload();
+
+  // Lives as long as the manager.
+  EndpointDirectory& directory();
+
+  // Any thread, from here on.
+  IdentityStatus status() const;
+  telemetry::IdentityGauges gauges() const;
+  std::shared_ptr<const IdentitySnapshot> snapshot() const;  // null before the first
+  // For /ready: a certificate that is valid now, and a policy.
+  bool HasUsableIdentity() const;
+  bool HasPolicy() const;
+
+ private:
+  class Impl;
+  explicit IdentityManager(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace postern::identity

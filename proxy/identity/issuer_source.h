@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+#include "common/rpc/issuer_channel.h"
+#include "proxy/identity/backoff.h"
+#include "proxy/identity/certify_call.h"
+#include "proxy/identity/deadline_timer.h"
+#include "proxy/identity/endpoint_cache.h"
+#include "proxy/identity/mesh_client.h"
+#include "proxy/identity/renewal_schedule.h"
+#include "proxy/identity/seen_list.h"
+#include "proxy/identity/source.h"
+#include "proxy/identity/state_dir.h"
+#include "proxy/net/loop.h"
+#include "proxy/net/timer.h"
+
+namespace postern::v1 {
+class CertifyRequest;
+class CertifyResponse;
+class ProxyState;
+}  // namespace postern::v1
+
+namespace postern::identity {
+
+// Identity from the issuer: gets a certificate, keeps it renewed, keeps the Mesh stream up, and
+// keeps the state directory, from which a restart serves without the issuer and without a new
+// token.
+//
+// A certificate is asked for with the one that is held, else with the join token (read anew at each
+// attempt), or over a unix socket with the socket's own evidence. What the issuer refuses as
+// evidence is followed by the other kind at the next attempt. Each certificate has a fresh key.
+// What comes is checked like a peer's before it is used; the old one goes on until then. Main loop
+// only.
+class IssuerSource final : public Source, private MeshClient::Delegate {
+ public:
+  struct Options {
+    std::string target;  // HOST:PORT or unix:PATH
+    // Required for TCP; with a unix socket it may be unknown until the first certificate.
+    std::optional<x509::TrustDomain> trust_domain;
+    // What the operator gave to know the issuer by: at least one of the two for TCP.
+    std::shared_ptr<const x509::TrustBundleSet> bundles;
+    std::optional<base::Sha256Digest> pin;
+    std::string join_token_file;        // empty: none
+    std::optional<StateDir> state_dir;  // none: a restart needs a new token
+    std::vector<uint16_t> serving;      // see MeshClient
+  };
+
+  // `endpoints` and `seen` outlive it; `endpoints` gets its upstream at Start.
+  IssuerSource(net::Loop& loop, const base::Clock& clock, RandomFraction random, Options options,
+               EndpointCache& endpoints, SeenList& seen, SourceSink& sink);
+  ~IssuerSource() override;
+
+  void Start() override;
+  void Reload() override;  // asks at once if it is waiting to try again
+  void Describe(IdentityStatus& status) const override;
+
+ private:
+  enum class Evidence : uint8_t { kExisting, kToken, kUnix };
+
+  // From the state directory.
+  void Restore();
+  void RestoreAnswers();
+  absl::Status RestoreIdentity();
+  std::string TrustFingerprint() const;
+
+  // Now and then: the wall clock may have jumped, and endpoints nobody asks for are forgotten.
+  void OnTick();
+
+  // Getting a certificate, in order.
+  void Attempt();
+  absl::StatusOr<v1::CertifyRequest> MakeRequest(Evidence evidence);
+  Evidence ChooseEvidence() const;
+  void OnCertified(Evidence evidence, CertifyCall::Outcome outcome);
+  absl::Status Accept(const v1::CertifyResponse& response);
+  absl::StatusOr<x509::Svid> CheckedSvid(const v1::CertifyResponse& response);
+  absl::StatusOr<std::shared_ptr<const x509::TrustBundleSet>> NewestBundles(
+      const v1::CertifyResponse& response);
+  void Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+             const v1::CertifyResponse& response);
+  void OnAttemptFailed(Evidence evidence, const absl::Status& status, absl::Duration retry_after);
+
+  bool IsUnix() const;
+  bool HoldsUsable() const;  // a certificate that may still be used
+  rpc::IssuerChannelOptions ChannelOptions(bool with_certificate) const;
+  void SaveCertificate();
+  void SaveSnapshot();
+  void NoteSaved(const absl::Status& status);
+
+  // MeshClient::Delegate
+  absl::Status OnBundles(const v1::BundleSet& bundles) override;
+  absl::Status OnPolicy(const v1::PolicyDocuments& documents) override;
+  void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& answer) override;
+  void OnAnswersEnd() override;
+  void OnHeard(absl::Duration skew) override;
+  void OnConnection() override;
+  std::optional<Version> HeldBundles() const override;
+  std::optional<Version> HeldPolicy() const override;
+  std::vector<AddressKey> Subscriptions() const override;
+
+  net::Loop& loop_;
+  const base::Clock& clock_;
+  const Options options_;
+  EndpointCache& endpoints_;
+  SeenList& seen_;
+  SourceSink& sink_;
+  RenewalSchedule schedule_;
+  DeadlineTimer timer_;
+  DeadlineTimer save_timer_;  // writes snapshot.pb after a burst of changes
+  net::Timer tick_;
+  MeshClient mesh_;
+  std::unique_ptr<CertifyCall> call_;
+  x509::PkeyPtr pending_key_;  // of the call under way
+
+  std::shared_ptr<const x509::Svid> svid_;  // the newest; may have expired
+  std::shared_ptr<const x509::TrustBundleSet> bundles_;
+  // Whether bundles_ came from the issuer that is configured now: then it, not the configuration,
+  // says how the issuer is known.
+  bool bundles_speak_for_issuer_ = false;
+  std::optional<Evidence> refused_last_;  // by the last attempt; the other kind is next
+  std::unique_ptr<v1::ProxyState> state_;
+  absl::Status renewal_error_;
+  absl::Status state_error_;
+  uint64_t renewals_ok_ = 0;
+  uint64_t renewals_failed_ = 0;
+  absl::Time last_heard_ = absl::InfinitePast();
+  absl::Duration clock_skew_;
+};
+
+}  // namespace postern::identity

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "absl/time/time.h"
+#include "proxy/identity/backoff.h"
+
+namespace postern::identity {
+
+// When the next certificate is to be asked for. Pure: all times are given, on the clock that goes
+// on through suspend (base::Clock::SinceBoot), so that neither a jump of the wall clock nor a
+// night's sleep moves a renewal. A value; lives in IssuerSource.
+//
+// - Without a certificate: now.
+// - With one: at half of its lifetime, give or take a tenth, counted from its issuing.
+// - After a failure: 1 s to 60 s later, and never later than a quarter of the lifetime that is
+// left;
+//   without a usable certificate at most 10 s later, because traffic stands still. What the issuer
+//   asked for ("come back after") is honoured up to kLongestRetryAfter.
+class RenewalSchedule {
+ public:
+  static constexpr absl::Duration kLongestWithoutCertificate = absl::Seconds(10);
+  static constexpr absl::Duration kLongestRetryAfter = absl::Minutes(5);
+
+  explicit RenewalSchedule(RandomFraction random);
+
+  // A certificate is in use. `age`: how long ago it was issued (0 for one that just came),
+  // `lifetime`: from issuing to its end.
+  void OnCertificate(absl::Duration now, absl::Duration age, absl::Duration lifetime);
+  // An attempt failed. `retry_after`: what the issuer asked for, zero if nothing.
+  void OnFailure(absl::Duration now, absl::Duration retry_after);
+  // The certificate in use has to be replaced at once (its root is going away).
+  void RenewNow(absl::Duration now) { due_ = now; }
+
+  absl::Duration due() const { return due_; }
+  int failures() const { return backoff_.failures(); }
+
+ private:
+  RandomFraction random_;
+  Backoff backoff_;
+  absl::Duration due_ = absl::ZeroDuration();
+  std::optional<absl::Duration> ends_;  // of the certificate in use
+};
+
+}  // namespace postern::identity

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/identity/seen_list.h"
+
+#include <spdlog/spdlog.h>
+
+#include <charconv>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "common/base/bytes.h"
+#include "common/base/file.h"
+
+namespace postern::identity {
+namespace {
+
+constexpr mode_t kFileMode = 0600;
+
+std::optional<AddressKey> ParseLine(std::string_view line) {
+  const size_t colon = line.rfind(':');
+  if (colon == std::string_view::npos) {
+    return std::nullopt;
+  }
+  std::string_view host = line.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  const std::string_view digits = line.substr(colon + 1);
+  const auto ip = base::IpAddress::Parse(host);
+  uint16_t port = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (!ip.ok() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+    return std::nullopt;
+  }
+  return AddressKey{*ip, port};
+}
+
+template <typename Visit>
+void ForEachLine(std::string_view text, Visit visit) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+    if (line.ends_with('\r')) {
+      line.remove_suffix(1);
+    }
+    if (!line.empty() && !line.starts_with('#')) {
+      visit(line);
+    }
+  }
+}
+
+// A missing file is an empty one.
+absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
+  auto content = base::ReadFile(path);
+  if (absl::IsNotFound(content.status())) {
+    return std::string();
+  }
+  return content;
+}
+
+}  // namespace
+
+absl::Status SeenList::Reload() {
+  if (path_.empty()) {
+    return absl::OkStatus();
+  }
+  const auto content = ReadIfThere(path_);
+  if (!content.ok()) {
+    return content.status();
+  }
+  absl::flat_hash_set<AddressKey> seen(unsaved_.begin(), unsaved_.end());
+  ForEachLine(*content, [&](std::string_view line) {
+    const auto key = ParseLine(line);
+    if (!key.has_value()) {
+      spdlog::warn("{}: '{}' is no IP:port", path_, base::Printable(line, 64));
+    } else if (seen.size() < kMost) {
+      seen.insert(*key);
+    }
+  });
+  seen_ = std::move(seen);
+  return absl::OkStatus();
+}
+
+bool SeenList::Add(const AddressKey& key) {
+  if (seen_.contains(key)) {
+    return false;
+  }
+  if (seen_.size() >= kMost) {
+    if (seen_.size() == kMost) {
+      spdlog::error("{}: {} destinations were seen in the mesh; no more are remembered", path_,
+                    kMost);
+    }
+    return false;
+  }
+  seen_.insert(key);
+  if (!path_.empty()) {
+    unsaved_.push_back(key);
+  }
+  return true;
+}
+
+absl::Status SeenList::Save() {
+  if (unsaved_.empty()) {
+    return absl::OkStatus();
+  }
+  auto content = ReadIfThere(path_);
+  if (!content.ok()) {
+    return content.status();
+  }
+  if (content->empty()) {
+    *content =
+        "# Destinations seen in the mesh: plaintext to them is refused. Take a line out and "
+        "send SIGHUP to let one leave the mesh.\n";
+  } else if (!content->ends_with('\n')) {
+    content->push_back('\n');
+  }
+  for (const AddressKey& key : unsaved_) {
+    content->append(key.ToString()).push_back('\n');
+  }
+  if (auto status = base::WriteFileAtomically(path_, *content, kFileMode); !status.ok()) {
+    return status;
+  }
+  unsaved_.clear();
+  return absl::OkStatus();
+}
+
+}  // namespace postern::identity

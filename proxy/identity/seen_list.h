@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "proxy/identity/address_key.h"
+
+namespace postern::identity {
+
+// The destinations that were ever seen in the mesh, so that none of them falls back to plaintext
+// when its entry goes away (mesh_downgrade). Kept as text, one "IP:port" or "[IPv6]:port" to a
+// line, because taking a line out is how an operator lets a destination leave the mesh. Main loop
+// only.
+class SeenList {
+ public:
+  static constexpr size_t kMost = 65536;
+
+  // `path` empty: remembered in this process only. Does not read yet: see Reload.
+  explicit SeenList(std::string path) : path_(std::move(path)) {}
+
+  // Reads the file, which replaces what is remembered. A missing file is an empty list; a line that
+  // is no address is passed over with a warning. On another error the old list stays.
+  absl::Status Reload();
+
+  bool Contains(const AddressKey& key) const { return seen_.contains(key); }
+  // Remembers it. False: known already, or the list is full (logged once).
+  bool Add(const AddressKey& key);
+  // Writes what was added since, beside what the file holds now: a line that an operator has taken
+  // out meanwhile stays out. Ok when there is nothing to write.
+  absl::Status Save();
+
+  size_t size() const { return seen_.size(); }
+
+ private:
+  std::string path_;
+  absl::flat_hash_set<AddressKey> seen_;
+  std::vector<AddressKey> unsaved_;
+};
+
+}  // namespace postern::identity

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/identity/endpoint_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <thread>
+
+#include "tests/fakes/fake_clock.h"
+#include "tests/testing/run_loop.h"
+#include "tests/testing/temp_dir.h"
+
+namespace postern::identity {
+namespace {
+
+using Answer = EndpointDirectory::Answer;
+
+net::SocketAddress At(const std::string& text) {
+  return net::SocketAddress::Parse(text).value();
+}
+AddressKey Key(const std::string& text) {
+  return {At(text).ip(), At(text).port()};
+}
+
+Answer Mesh(const char* id) {
+  config::MeshDestination destination;
+  destination.expected.push_back(x509::SpiffeIdPattern::Parse(id).value());
+  return std::optional(destination);
+}
+Answer Plain() {
+  return std::optional<config::MeshDestination>();
+}
+
+class EndpointCacheTest : public ::testing::Test {
+ protected:
+  EndpointCacheTest()
+      : loop_(net::Loop::Create().value()),
+        seen_(dir_.Path("seen")),
+        cache_(*loop_, clock_, &seen_) {}
+
+  void Connect() {
+    cache_.SetUpstream({[this](const std::vector<AddressKey>& keys) {
+                          subscribed_.insert(subscribed_.end(), keys.begin(), keys.end());
+                        },
+                        [this](const std::vector<AddressKey>& keys) {
+                          unsubscribed_.insert(unsubscribed_.end(), keys.begin(), keys.end());
+                        }});
+  }
+  // Looks up on the main loop; the answer comes into `answer_`.
+  void Look(const std::string& destination) {
+    answer_.reset();
+    query_ = cache_.Lookup(*loop_, At(destination), [this](Answer answer) { answer_ = answer; });
+  }
+  void RunPosted() { testing::RunFor(*loop_, std::chrono::milliseconds(10)); }
+  void Learn(const std::string& destination, Answer answer) {
+    Look(destination);
+    RunPosted();
+    cache_.OnAnswer(Key(destination), std::move(answer), "wire of " + destination);
+    RunPosted();
+    query_.reset();
+  }
+
+  const testing::TempDir dir_;
+  std::unique_ptr<net::Loop> loop_;
+  fakes::FakeClock clock_;
+  SeenList seen_;
+  EndpointCache cache_;
+  std::unique_ptr<EndpointDirectory::Query> query_;
+  std::optional<Answer> answer_;
+  std::vector<AddressKey> subscribed_, unsubscribed_;
+};
+
+TEST_F(EndpointCacheTest, KnowsOnlyStaticDestinationsWithoutAnIssuer) {
+  cache_.SetStatic(std::make_shared<const config::DestinationSet>(
+      config::DestinationSet::FromYaml("apiVersion: postern.dev/v1\n"
+                                       "kind: Destination\n"
+                                       "metadata: {name: db}\n"
+                                       "spec: {addresses: [192.0.2.7], ports: [5432], "
+                                       "spiffeIds: ['spiffe://example.org/db']}\n",
+                                       "d.yaml")
+          .value()));
+  Look("192.0.2.7:5432");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_EQ((**answer_)->expected.front().ToString(), "spiffe://example.org/db");
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_FALSE((*answer_)->has_value());
+  Look("unix:/run/x");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_FALSE((*answer_)->has_value());
+}
+
+TEST_F(EndpointCacheTest, AsksOnceAndAnswersEveryWaiter) {
+  Connect();
+  int answers = 0;
+  std::vector<std::unique_ptr<EndpointDirectory::Query>> queries;
+  for (int i = 0; i < 3; ++i) {
+    queries.push_back(
+        cache_.Lookup(*loop_, At("192.0.2.1:80"), [&answers](const Answer&) { ++answers; }));
+    EXPECT_NE(queries.back(), nullptr);
+  }
+  RunPosted();
+  EXPECT_EQ(subscribed_, std::vector<AddressKey>{Key("192.0.2.1:80")});
+  EXPECT_EQ(answers, 0);
+  cache_.OnAnswer(Key("192.0.2.1:80"), Mesh("spiffe://example.org/db"), "");
+  RunPosted();
+  EXPECT_EQ(answers, 3);
+}
+
+TEST_F(EndpointCacheTest, AnswersWhatItKnowsAtOnce) {
+  Connect();
+  Learn("192.0.2.1:80", Mesh("spiffe://example.org/db"));
+  Look("192.0.2.1:80");
+  EXPECT_EQ(query_, nullptr);
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE((*answer_)->has_value());
+  EXPECT_EQ(subscribed_.size(), 1U);
+}
+
+TEST_F(EndpointCacheTest, FollowsTheIssuersChanges) {
+  Connect();
+  Learn("192.0.2.1:80", Plain());
+  cache_.OnAnswer(Key("192.0.2.1:80"), Mesh("spiffe://example.org/db"), "");
+  Look("192.0.2.1:80");
+  EXPECT_TRUE((**answer_).has_value());
+}
+
+TEST_F(EndpointCacheTest, DoesNotCallBackADestroyedQuery) {
+  Connect();
+  Look("192.0.2.1:80");
+  RunPosted();
+  query_.reset();
+  cache_.OnAnswer(Key("192.0.2.1:80"), Plain(), "");
+  RunPosted();
+  EXPECT_FALSE(answer_.has_value());
+  // Also when the answer is on its way already.
+  Look("192.0.2.2:80");
+  RunPosted();
+  cache_.OnAnswer(Key("192.0.2.2:80"), Plain(), "");
+  query_.reset();
+  RunPosted();
+  EXPECT_FALSE(answer_.has_value());
+}
+
+TEST_F(EndpointCacheTest, LetsAQueryDieInsideItsCallback) {
+  Connect();
+  query_ = cache_.Lookup(*loop_, At("192.0.2.1:80"), [this](Answer answer) {
+    answer_ = std::move(answer);
+    query_.reset();
+  });
+  RunPosted();
+  cache_.OnAnswer(Key("192.0.2.1:80"), Plain(), "");
+  RunPosted();
+  EXPECT_TRUE(answer_.has_value());
+}
+
+TEST_F(EndpointCacheTest, RefusesPlaintextToWhatWasInTheMeshOnce) {
+  Connect();
+  Learn("192.0.2.1:80", Mesh("spiffe://example.org/db"));
+  cache_.OnAnswer(Key("192.0.2.1:80"), Plain(), "");
+  Look("192.0.2.1:80");
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer_->status()));
+  // Until an operator takes it off the list.
+  ASSERT_TRUE(seen_.Save().ok());
+  dir_.Write("seen", "");
+  ASSERT_TRUE(seen_.Reload().ok());
+  cache_.ReviewSeen();
+  Look("192.0.2.1:80");
+  ASSERT_TRUE(answer_->ok());
+  EXPECT_FALSE((*answer_)->has_value());
+}
+
+TEST_F(EndpointCacheTest, RemembersAnswersForARestart) {
+  Connect();
+  Learn("192.0.2.1:80", Mesh("spiffe://example.org/db"));
+  Learn("192.0.2.2:80", Plain());
+  EXPECT_EQ(cache_.Remembered(), std::vector<std::string>{"wire of 192.0.2.1:80"});
+
+  EndpointCache next(*loop_, clock_, &seen_);
+  next.SetUpstream({[](const auto&) {}, [](const auto&) {}});
+  next.Restore(Key("192.0.2.1:80"), Mesh("spiffe://example.org/db"), "wire of 192.0.2.1:80");
+  EXPECT_EQ(next.Subscriptions(), std::vector<AddressKey>{Key("192.0.2.1:80")});
+  bool answered = false;
+  next.Lookup(*loop_, At("192.0.2.1:80"),
+              [&](const Answer& answer) { answered = answer->has_value(); });
+  EXPECT_TRUE(answered);
+}
+
+TEST_F(EndpointCacheTest, ForgetsWhatNobodyAsksFor) {
+  Connect();
+  Learn("192.0.2.1:80", Plain());
+  clock_.Advance(absl::Minutes(10));
+  Learn("192.0.2.2:80", Plain());
+  clock_.Advance(absl::Minutes(6));
+  cache_.Sweep();
+  EXPECT_EQ(unsubscribed_, std::vector<AddressKey>{Key("192.0.2.1:80")});
+  EXPECT_EQ(cache_.size(), 1U);
+  // A late answer does not bring it back.
+  cache_.OnAnswer(Key("192.0.2.1:80"), Plain(), "");
+  EXPECT_EQ(cache_.size(), 1U);
+}
+
+TEST_F(EndpointCacheTest, DoesNotForgetWhatSomebodyWaitsFor) {
+  Connect();
+  Look("192.0.2.1:80");
+  RunPosted();
+  clock_.Advance(absl::Hours(1));
+  cache_.Sweep();
+  EXPECT_TRUE(unsubscribed_.empty());
+}
+
+TEST_F(EndpointCacheTest, BoundsWhatItKeeps) {
+  Connect();
+  for (uint32_t i = 0; i < EndpointCache::kMostEntries; ++i) {
+    const std::array<uint8_t, 4> bytes{10, static_cast<uint8_t>(i >> 16U),
+                                       static_cast<uint8_t>(i >> 8U), static_cast<uint8_t>(i)};
+    cache_.Restore({base::IpAddress::FromBytes(bytes).value(), 80}, Plain(), "");
+    clock_.Advance(absl::Milliseconds(1));
+  }
+  Look("192.0.2.1:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(answer_->status()));
+  RunPosted();
+  EXPECT_EQ(unsubscribed_.size(), EndpointCache::kMostEntries / 8);
+  Look("192.0.2.1:80");
+  EXPECT_FALSE(answer_.has_value());  // being asked for
+}
+
+TEST_F(EndpointCacheTest, KnowsMeshMembersByAddress) {
+  Connect();
+  const auto client = At("192.0.2.1:0").ip();
+  EXPECT_FALSE(cache_.IsMeshMember(client));
+  EXPECT_FALSE(cache_.IsMeshMember(client));
+  RunPosted();
+  // Asked about in the background, once, for any port.
+  EXPECT_EQ(subscribed_, (std::vector<AddressKey>{{client, 0}}));
+  cache_.OnAnswer({client, 0}, Mesh("spiffe://example.org/web"), "");
+  EXPECT_TRUE(cache_.IsMeshMember(client));
+  // Who is only known as a client was never a destination.
+  EXPECT_EQ(seen_.size(), 0U);
+  cache_.OnAnswer({client, 0}, Plain(), "");
+  EXPECT_FALSE(cache_.IsMeshMember(client));
+}
+
+// A worker that looks up fifty destinations and gives some of them up.
+int LookUpFifty(EndpointCache& cache, int worker) {
+  const auto loop = net::Loop::Create().value();
+  std::vector<std::unique_ptr<EndpointDirectory::Query>> queries;
+  int settled = 0;
+  for (uint16_t port = 1; port <= 50; ++port) {
+    const net::SocketAddress to(base::IpAddress::Parse("192.0.2.1").value(), port);
+    queries.push_back(cache.Lookup(*loop, to, [&](const Answer&) {
+      EXPECT_TRUE(loop->IsInLoopThread());
+      ++settled;
+    }));
+    if (port % 10 == worker && queries.back() != nullptr) {
+      queries.pop_back();
+      ++settled;
+    }
+  }
+  EXPECT_TRUE(testing::RunUntil(*loop, [&] { return settled == 50; }));
+  queries.clear();
+  return settled;
+}
+
+TEST_F(EndpointCacheTest, AnswersWorkersOnTheirOwnLoops) {
+  Connect();
+  constexpr int kWorkers = 3;
+  std::atomic<int> settled{0};
+  std::vector<std::thread> threads;
+  for (int worker = 0; worker < kWorkers; ++worker) {
+    threads.emplace_back([&settled, worker, this] { settled += LookUpFifty(cache_, worker); });
+  }
+  EXPECT_TRUE(testing::RunUntil(*loop_, [&] {
+    for (const AddressKey& key : std::exchange(subscribed_, {})) {
+      cache_.OnAnswer(key, Plain(), "");
+    }
+    return settled == kWorkers * 50;
+  }));
+  for (auto& thread : threads) {
+    thread.join();
+  }
+}
+
+}  // namespace
+}  // namespace postern::identity

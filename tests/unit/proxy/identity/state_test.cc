@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a proxy keeps on disk: StateDir and SeenList.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/file.h"
+#include "common/x509/certificate.h"
+#include "common/x509/key.h"
+#include "postern/v1/state.pb.h"
+#include "proxy/identity/seen_list.h"
+#include "proxy/identity/state_dir.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/test_ca.h"
+
+namespace postern::identity {
+namespace {
+
+using testing::TestCa;
+
+AddressKey Key(const char* ip, uint16_t port) {
+  return {base::IpAddress::Parse(ip).value(), port};
+}
+
+class StateDirTest : public ::testing::Test {
+ protected:
+  std::string path() const { return dir_.Path("state"); }
+  testing::TempDir dir_;
+  const TestCa ca_;
+};
+
+TEST_F(StateDirTest, GivesBackWhatItKept) {
+  const StateDir state = StateDir::Open(path()).value();
+  const x509::Svid svid = ca_.Intermediate().Issue("spiffe://example.org/web");
+  ASSERT_TRUE(state.SaveSvid(svid).ok());
+  ASSERT_TRUE(state.SaveBundles(ca_.BundleSet()).ok());
+  v1::ProxyState kept;
+  kept.set_issued_at(7);
+  ASSERT_TRUE(state.SaveSnapshot(kept).ok());
+
+  const StateDir again = StateDir::Open(path()).value();
+  EXPECT_EQ(again.LoadSvid()->serial(), svid.serial());
+  EXPECT_EQ(again.LoadSvid()->chain().size(), 2U);
+  EXPECT_NE(again.LoadBundles(ca_.trust_domain())->Find("example.org"), nullptr);
+  v1::ProxyState read;
+  ASSERT_TRUE(again.LoadSnapshot(&read).ok());
+  EXPECT_EQ(read.issued_at(), 7);
+}
+
+TEST_F(StateDirTest, KeepsItsFilesToItself) {
+  const StateDir state = StateDir::Open(path()).value();
+  ASSERT_TRUE(state.SaveSvid(ca_.Issue("spiffe://example.org/web")).ok());
+  struct stat facts;
+  ASSERT_EQ(stat((path() + "/key.pem").c_str(), &facts), 0);
+  EXPECT_EQ(facts.st_mode & 0777U, 0600U);
+  ASSERT_EQ(stat(path().c_str(), &facts), 0);
+  EXPECT_EQ(facts.st_mode & 0777U, 0700U);
+  EXPECT_NE(access((path() + "/key.pem.next").c_str(), F_OK), 0);
+}
+
+TEST_F(StateDirTest, RefusesADirectoryThatOthersMayEnter) {
+  ASSERT_EQ(mkdir(path().c_str(), 0755), 0);
+  ASSERT_EQ(chmod(path().c_str(), 0755), 0);
+  EXPECT_TRUE(absl::IsPermissionDenied(StateDir::Open(path()).status()));
+}
+
+TEST_F(StateDirTest, IsEmptyAtFirst) {
+  const StateDir state = StateDir::Open(path()).value();
+  v1::ProxyState read;
+  EXPECT_TRUE(absl::IsNotFound(state.LoadSvid().status()));
+  EXPECT_TRUE(absl::IsNotFound(state.LoadSnapshot(&read)));
+}
+
+TEST_F(StateDirTest, LoadsWhateverMomentACrashCameAt) {
+  const StateDir state = StateDir::Open(path()).value();
+  const x509::Svid old_one = ca_.Issue("spiffe://example.org/web");
+  const x509::Svid new_one = ca_.Issue("spiffe://example.org/web");
+  ASSERT_TRUE(state.SaveSvid(old_one).ok());
+  // The steps of a second SaveSvid, one by one.
+  const std::string next_key = x509::PrivateKeyToPem(new_one.key()).value();
+  ASSERT_TRUE(base::WriteFileAtomically(path() + "/key.pem.next", next_key, 0600).ok());
+  EXPECT_EQ(state.LoadSvid()->serial(), old_one.serial());
+  ASSERT_TRUE(base::WriteFileAtomically(path() + "/svid.pem",
+                                        x509::CertificatesToPem(new_one.chain()), 0600)
+                  .ok());
+  EXPECT_EQ(state.LoadSvid()->serial(), new_one.serial());
+  ASSERT_TRUE(base::WriteFileAtomically(path() + "/key.pem", next_key, 0600).ok());
+  EXPECT_EQ(state.LoadSvid()->serial(), new_one.serial());
+}
+
+TEST_F(StateDirTest, RefusesADamagedSnapshot) {
+  const StateDir state = StateDir::Open(path()).value();
+  ASSERT_TRUE(base::WriteFileAtomically(path() + "/snapshot.pb", "\xff\xff\xff", 0600).ok());
+  v1::ProxyState read;
+  EXPECT_TRUE(absl::IsDataLoss(state.LoadSnapshot(&read)));
+}
+
+TEST(SeenListTest, RemembersAcrossARestart) {
+  const testing::TempDir dir;
+  SeenList first(dir.Path("seen"));
+  ASSERT_TRUE(first.Reload().ok());
+  EXPECT_TRUE(first.Add(Key("192.0.2.1", 80)));
+  EXPECT_TRUE(first.Add(Key("2001:db8::1", 443)));
+  EXPECT_FALSE(first.Add(Key("192.0.2.1", 80)));
+  ASSERT_TRUE(first.Save().ok());
+
+  SeenList second(dir.Path("seen"));
+  ASSERT_TRUE(second.Reload().ok());
+  EXPECT_TRUE(second.Contains(Key("192.0.2.1", 80)));
+  EXPECT_TRUE(second.Contains(Key("2001:db8::1", 443)));
+  EXPECT_FALSE(second.Contains(Key("192.0.2.1", 81)));
+}
+
+TEST(SeenListTest, ForgetsWhatAnOperatorTookOut) {
+  const testing::TempDir dir;
+  SeenList list(dir.Path("seen"));
+  list.Add(Key("192.0.2.1", 80));
+  list.Add(Key("192.0.2.2", 80));
+  ASSERT_TRUE(list.Save().ok());
+  dir.Write("seen", "192.0.2.2:80\n");
+  // Something new is seen before the list is read again: the line stays out.
+  list.Add(Key("192.0.2.3", 80));
+  ASSERT_TRUE(list.Save().ok());
+  ASSERT_TRUE(list.Reload().ok());
+  EXPECT_FALSE(list.Contains(Key("192.0.2.1", 80)));
+  EXPECT_TRUE(list.Contains(Key("192.0.2.2", 80)));
+  EXPECT_TRUE(list.Contains(Key("192.0.2.3", 80)));
+}
+
+TEST(SeenListTest, PassesOverLinesThatAreNoAddress) {
+  const testing::TempDir dir;
+  SeenList list(
+      dir.Write("seen", "# why\r\nhost:80\n192.0.2.1:80\r\n192.0.2.2:99999\n[::1]:x\n\n"));
+  ASSERT_TRUE(list.Reload().ok());
+  EXPECT_EQ(list.size(), 1U);
+  EXPECT_TRUE(list.Contains(Key("192.0.2.1", 80)));
+}
+
+TEST(SeenListTest, KeepsTheOldListWhenTheFileCannotBeRead) {
+  const testing::TempDir dir;
+  SeenList list(dir.Path("seen"));
+  list.Add(Key("192.0.2.1", 80));
+  ASSERT_TRUE(list.Save().ok());
+  unlink(dir.Path("seen").c_str());
+  ASSERT_EQ(mkdir(dir.Path("seen").c_str(), 0700), 0);
+  EXPECT_FALSE(list.Reload().ok());
+  EXPECT_TRUE(list.Contains(Key("192.0.2.1", 80)));
+}
+
+}  // namespace
+}  // namespace postern::identity

@@ -67,9 +67,10 @@ case $quick,$only in
   no,asan | no,tsan) run_preset "$only" unit,integration,netns,e2e ;;
   no,'')
     run_preset release "$quick_labels,netns,e2e"
-    # The programs are not run under the sanitizers here, so they are not built either.
+    # The programs are not run under the sanitizers here, so they are not built either; and of the
+    # tests, tsan gets those that have threads.
     run_preset asan unit,integration sanitized_tests
-    run_preset tsan unit,integration sanitized_tests
+    run_preset tsan threaded threaded_tests
     ;;
 esac
 

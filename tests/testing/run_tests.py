@@ -23,7 +23,8 @@ import xml.etree.ElementTree as ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RUN_PYTHON = os.path.join(ROOT, "tests", "testing", "run_python.py")
 # Seconds that one Python file may take; a file can ask for less, not for more.
-PYTHON_FILE_LIMIT = {"lint": 120, "unit": 120, "integration": 300, "netns": 600, "e2e": 900}
+PYTHON_FILE_LIMIT = {"lint": 120, "unit": 120, "integration": 300, "threaded": 300,
+                     "netns": 600, "e2e": 900}
 SOAK_FILE_LIMIT = 4 * 3600
 # Skipping these is refused where POSTERN_REQUIRE_NETNS is set (CI).
 NEEDS_NAMESPACES = ("netns", "e2e")

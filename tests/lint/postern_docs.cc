@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "control/service/issuer_config.h"
 #include "control/service/issuer_metrics.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/telemetry/metrics_registry.h"
@@ -22,12 +23,19 @@ std::string Metrics() {
   return page;
 }
 
+std::string Config() {
+  return postern::config::ConfigReference() +
+         "\n# Configuration of postern-identity\n\n"
+         "In the same three ways. Durations are written as `90s`, `10m` or `1h`.\n\n" +
+         postern::service::IssuerConfigReference();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string_view page = argc == 2 ? argv[1] : "";
   if (page == "config") {
-    std::cout << postern::config::ConfigReference();
+    std::cout << Config();
   } else if (page == "metrics") {
     std::cout << Metrics();
   } else {

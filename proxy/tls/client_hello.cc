@@ -190,6 +190,9 @@ struct Assembly {
 // Takes fragments until `wanted` handshake bytes are there; more is of no interest. The record
 // version is passed over but for its first byte (RFC 8446 section 5.1).
 Assembly Assemble(base::ByteSpan bytes) {
+  // A hello that announces more is refused by its header; the rest is not looked at, so that the
+  // verdict does not depend on how much has come.
+  constexpr size_t kMostWanted = kMessageHeader + kMaxClientHelloBytes;
   Assembly assembly;
   size_t wanted = kMessageHeader;
   while (!bytes.empty() && assembly.message.size() < wanted) {
@@ -213,6 +216,9 @@ Assembly Assemble(base::ByteSpan bytes) {
       wanted =
           kMessageHeader + ((static_cast<size_t>(assembly.message[1]) << 16U) |
                             (static_cast<size_t>(assembly.message[2]) << 8U) | assembly.message[3]);
+      if (wanted > kMostWanted) {
+        return assembly;
+      }
     }
   }
   return assembly;

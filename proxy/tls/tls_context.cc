@@ -175,7 +175,6 @@ absl::Status TlsContext::Impl::Configure() {
   SSL_CTX_set_cert_verify_callback(ctx.get(), &OnVerifyPeer, nullptr);
   SSL_CTX_set_info_callback(ctx.get(), &OnInfo);
   SSL_CTX_set_msg_callback(ctx.get(), &OnMessage);
-  SSL_CTX_set_keylog_callback(ctx.get(), &OnKeyLog);
   ERR_clear_error();  // a group that this library does not know is no error
   return absl::OkStatus();
 }

@@ -27,8 +27,9 @@ struct TlsOptions {
 // One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, no
 // tickets, no 0-RTT, no renegotiation, no certificate compression, groups and signatures as
 // design.md says (X25519MLKEM768 first where the library has it, found at run time). Immutable once
-// made; each worker builds its own from the shared snapshot. An engine keeps what it needs alive by
-// itself, so a context may be replaced while connections are open.
+// made, and confined to one thread with its engines: each worker builds its own from the shared
+// snapshot. An engine keeps what it needs alive by itself, so a context may be replaced while
+// connections are open.
 class TlsContext {
  public:
   // Internal when OpenSSL refuses; the identity must be usable (checked by who publishes it).

@@ -55,8 +55,7 @@ EngineResult TlsEngine::Handshake() {
   if (impl_->phase == Impl::Phase::kFailed) {
     return {EngineOutcome::kFailed, 0};
   }
-  const SslCallResult call =
-      SslCall(impl_->ssl.get(), [](SSL* ssl) { return SSL_do_handshake(ssl); });
+  const SslCallResult call = impl_->ShakeHands();
   if (call.rc == 1) {
     impl_->phase = Impl::Phase::kOpen;
     return {EngineOutcome::kDone, 0};

@@ -38,6 +38,7 @@ struct TlsEngine::Impl final : EngineIo {
   void OnWrittenRecord(uint8_t outer_type);
   void OnWrittenHandshakeMessage(uint8_t type);
 
+  SslCallResult ShakeHands();
   // Judges a call that did not succeed: kWantRead, kEnd, or the end of the engine.
   EngineOutcome Judge(const SslCallResult& call);
   void Fail(const SslCallResult& call);

@@ -25,6 +25,9 @@ postern_module(proxy/session USES common/x509 proxy/config proxy/telemetry proxy
 postern_module(proxy/admin USES proxy/session proxy/telemetry proxy/config proxy/identity proxy/net
   common/http)
 
+postern_module(proxy/process USES proxy/admin proxy/session proxy/identity proxy/config
+  proxy/telemetry proxy/net common/http LINKS nlohmann_json::nlohmann_json)
+
 postern_module(control/store USES common/base common/x509 LINKS SQLite::SQLite3)
 postern_module(control/attest USES common/base common/x509 control/store)
 postern_module(control/ca USES common/base common/x509 control/store)
@@ -37,7 +40,6 @@ postern_module(control/service USES common/base common/x509 common/rpc common/ht
 postern_module(cli USES common/base common/x509 common/rpc proto/postern/v1 proxy/intercept
   proxy/policy proxy/config LINKS CLI11::CLI11 PkgConfig::HTTPLIB nlohmann_json::nlohmann_json)
 
-postern_program(postern-proxy proxy USES proxy/admin proxy/session proxy/identity proxy/config
-  proxy/telemetry)
-postern_program(postern-identity control USES control/service)
+postern_program(postern-proxy proxy USES proxy/process proxy/config common/rpc)
+postern_program(postern-identity control USES control/service common/rpc)
 postern_program(postern cli USES cli)

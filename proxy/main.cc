@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "common/base/strings.h"
+#include "common/rpc/grpc_log.h"
+#include "proxy/config/proxy_config.h"
+#include "proxy/process/proxy_process.h"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+int Main(int argc, const char* const* argv) {
+  const postern::config::ParseOutcome parsed = postern::config::ParseProxyConfig(argc, argv);
+  if (parsed.exit.has_value()) {
+    std::fputs(parsed.exit->text.c_str(), parsed.exit->exit_code == 0 ? stdout : stderr);
+    return parsed.exit->exit_code;
+  }
+  const postern::config::ProxyConfig& config = *parsed.config;
+  if (const absl::Status hardened = postern::base::HardenProcess(); !hardened.ok()) {
+    std::fprintf(stderr, "postern-proxy: %s\n", hardened.ToString().c_str());
+    return kFailed;
+  }
+  if (const absl::Status logging = postern::base::InitLogging(config.log_level, config.log_format);
+      !logging.ok()) {
+    std::fprintf(stderr, "postern-proxy: --log-level: %s\n", logging.ToString().c_str());
+    return kUsage;
+  }
+  postern::rpc::RouteGrpcLog();
+  auto proxy = postern::process::ProxyProcess::Start(config, postern::base::Clock::System());
+  if (!proxy.ok()) {
+    spdlog::error("cannot start: {}", postern::base::Message(proxy.status()));
+    postern::base::FlushLogging();
+    return absl::IsInvalidArgument(proxy.status()) ? kUsage : kFailed;
+  }
+  spdlog::info("postern-proxy {} runs with {} worker(s)", POSTERN_VERSION, config.workers);
+  (*proxy)->Run();
+  proxy->reset();
+  postern::base::FlushLogging();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return Main(argc, argv);
+}

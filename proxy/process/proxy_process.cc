@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/process/proxy_process.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <future>
+
+#include "common/base/log.h"
+#include "common/base/process.h"
+#include "common/base/strings.h"
+#include "common/http/http_server.h"
+#include "proxy/admin/control_socket.h"
+#include "proxy/admin/pages.h"
+#include "proxy/identity/identity_manager.h"
+#include "proxy/net/timer.h"
+#include "proxy/process/status_pages.h"
+#include "proxy/telemetry/access_record.h"
+#include "proxy/telemetry/metrics_registry.h"
+
+namespace postern::process {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kWatchdogPeriod{1000};
+constexpr milliseconds kHurriedDrain{1000};
+constexpr size_t kListedConnections = 10'000;
+constexpr std::chrono::seconds kPageDeadline{2};
+
+enum class Phase : uint8_t { kStarting, kRunning, kDraining, kEnded };
+
+std::string_view Token(Phase phase) {
+  switch (phase) {
+    case Phase::kStarting:
+      return "starting";
+    case Phase::kRunning:
+      return "running";
+    case Phase::kDraining:
+      return "draining";
+    case Phase::kEnded:
+      break;
+  }
+  return "ended";
+}
+
+uint64_t OpenConnections(const telemetry::WorkerMetrics& metrics) {
+  uint64_t open = 0;
+  for (size_t direction = 0; direction < base::kDirectionCount; ++direction) {
+    open += metrics.opened[direction].value();
+    for (const telemetry::Counter& closed : metrics.closed[direction]) {
+      open -= closed.value();
+    }
+  }
+  // The counters are read one after the other while the worker goes on: never show a wrapped one.
+  return static_cast<int64_t>(open) < 0 ? 0 : open;
+}
+
+absl::Status WithFlag(std::string_view flag, const absl::Status& status) {
+  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
+}
+
+}  // namespace
+
+// Members in the order in which they are made; destroyed the other way round, but for what the
+// destructor stops first.
+struct ProxyProcess::Impl {
+  Impl(const config::ProxyConfig& proxy_config, const base::Clock& proxy_clock)
+      : config(proxy_config), clock(proxy_clock), started(proxy_clock.Now()) {}
+  ~Impl();
+
+  // Start, step by step.
+  absl::Status OpenLogs();
+  absl::Status OpenIdentity();
+  absl::Status OpenWorkers();
+  absl::Status OpenAdministration();
+  absl::Status OpenAdminPort();
+  absl::Status HandleSignals();
+  void FillPages();
+  void WarnOfWeakSettings() const;
+
+  // The end, on the main loop.
+  void OnTerminate();
+  void BeginDrain(milliseconds delay, milliseconds deadline);
+  void OnWorkerDrained(size_t index);
+  void End();
+
+  std::vector<std::string> Missing() const;
+  std::string Status() const;
+  std::string Connections() const;
+  uint64_t OpenTotal() const;
+
+  const config::ProxyConfig& config;
+  const base::Clock& clock;
+  const absl::Time started;
+  std::atomic<Phase> phase{Phase::kStarting};
+  std::unique_ptr<net::Loop> loop;
+  std::unique_ptr<telemetry::AccessLog> access_log;
+  telemetry::FailureRing failures;
+  std::unique_ptr<identity::IdentityManager> identity;
+  std::vector<std::unique_ptr<session::Worker>> workers;
+  std::vector<bool> drained;  // by worker; main loop
+  int terminations = 0;       // signals that asked for the end; main loop
+  std::unique_ptr<telemetry::MetricsRegistry> metrics;
+  admin::Pages pages;
+  admin::Verbs verbs;
+  std::unique_ptr<http::HttpServer> metrics_server;
+  std::unique_ptr<http::HttpServer> admin_server;
+  std::vector<std::unique_ptr<admin::ControlSocket>> control_sockets;
+  std::unique_ptr<net::Timer> watchdog;
+};
+
+ProxyProcess::Impl::~Impl() {
+  // Administration reads everything else, workers use the identity's directory.
+  control_sockets.clear();
+  admin_server.reset();
+  metrics_server.reset();
+  for (const std::unique_ptr<session::Worker>& worker : workers) {
+    worker->Stop();
+  }
+}
+
+absl::Status ProxyProcess::Impl::OpenLogs() {
+  auto opened = telemetry::AccessLog::Open(config.access_log);
+  if (!opened.ok()) {
+    return WithFlag("--access-log", opened.status());
+  }
+  access_log = *std::move(opened);
+  auto made = net::Loop::Create();
+  if (!made.ok()) {
+    return made.status();
+  }
+  loop = *std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status ProxyProcess::Impl::OpenIdentity() {
+  identity::IdentityManager::Callbacks callbacks;
+  callbacks.on_identity = [this](const std::shared_ptr<const identity::IdentitySnapshot>& now) {
+    for (const std::unique_ptr<session::Worker>& worker : workers) {
+      worker->PublishIdentity(now);
+    }
+  };
+  callbacks.on_policy = [this](const std::shared_ptr<const policy::PolicySet>& now) {
+    for (const std::unique_ptr<session::Worker>& worker : workers) {
+      worker->PublishPolicy(now);
+    }
+  };
+  auto made = identity::IdentityManager::Create(config, *loop, clock, std::move(callbacks));
+  if (!made.ok()) {
+    return made.status();
+  }
+  identity = *std::move(made);
+  return absl::OkStatus();
+}
+
+absl::Status ProxyProcess::Impl::OpenWorkers() {
+  session::WorkerShared shared;
+  shared.config = &config;
+  shared.clock = &clock;
+  shared.access_log = access_log.get();
+  shared.failures = &failures;
+  shared.endpoints = &identity->directory();
+  for (unsigned index = 0; index < config.workers; ++index) {
+    auto worker = session::Worker::Create(index, shared);
+    if (!worker.ok()) {
+      return worker.status();
+    }
+    workers.push_back(*std::move(worker));
+  }
+  drained.assign(workers.size(), false);
+  telemetry::MetricsSources sources;
+  for (const std::unique_ptr<session::Worker>& worker : workers) {
+    sources.workers.push_back(&worker->metrics());
+  }
+  sources.identity = [this] { return identity->gauges(); };
+  sources.ready = [this] { return Missing().empty(); };
+  sources.access_log_dropped = [this] { return access_log->dropped(); };
+  sources.tls_only_tunnels = static_cast<size_t>(
+      std::count_if(config.tunnels.begin(), config.tunnels.end(),
+                    [](const config::TunnelSpec& tunnel) { return !tunnel.client_auth; }));
+  metrics = std::make_unique<telemetry::MetricsRegistry>(std::move(sources));
+  return absl::OkStatus();
+}
+
+void ProxyProcess::Impl::FillPages() {
+  pages.status = [this] { return Status(); };
+  pages.config = [this] { return config::ConfigAsJson(config); };
+  pages.certs = [this] { return CertificatesPage(identity->status(), clock.Now()); };
+  pages.connections = [this] { return Connections(); };
+  pages.failures = [this] { return failures.ToJson(); };
+  pages.metrics = [this] { return metrics->Scrape(); };
+  pages.missing = [this] { return Missing(); };
+  verbs.drain = [this] {
+    loop->Post([this] { BeginDrain(config.drain_delay, config.drain_timeout); });
+  };
+  verbs.shutdown = [this] { loop->Post([this] { End(); }); };
+  verbs.set_log_level = [](std::string_view level) { return base::SetLogLevel(level); };
+}
+
+absl::Status ProxyProcess::Impl::OpenAdminPort() {
+  const absl::StatusOr<config::AddressSpec> address = config::AddressSpec::Parse(config.admin);
+  if (!address.ok()) {
+    return WithFlag("--admin", address.status());
+  }
+  if (address->is_unix()) {
+    auto socket = admin::ControlSocket::Start(address->unix_path, pages, verbs);
+    if (!socket.ok()) {
+      return WithFlag("--admin", socket.status());
+    }
+    control_sockets.push_back(*std::move(socket));
+    return absl::OkStatus();
+  }
+  auto server = http::HttpServer::Start(
+      address->host, address->port, http::HostCheck::kThisMachine,
+      [this](std::string_view path) { return admin::ReadPage(pages, path); });
+  if (!server.ok()) {
+    return WithFlag("--admin", server.status());
+  }
+  admin_server = *std::move(server);
+  return absl::OkStatus();
+}
+
+absl::Status ProxyProcess::Impl::OpenAdministration() {
+  FillPages();
+  if (absl::Status opened = OpenAdminPort(); !opened.ok()) {
+    return opened;
+  }
+  const absl::StatusOr<config::AddressSpec> address = config::AddressSpec::Parse(config.metrics);
+  if (!address.ok()) {
+    return WithFlag("--metrics", address.status());
+  }
+  auto server = http::HttpServer::Start(
+      address->host, address->port, http::HostCheck::kNone,
+      [this](std::string_view path) { return admin::ReadHealthPage(pages, path); });
+  if (!server.ok()) {
+    return WithFlag("--metrics", server.status());
+  }
+  metrics_server = *std::move(server);
+  if (!config.admin_socket.empty()) {
+    auto socket = admin::ControlSocket::Start(config.admin_socket, pages, verbs);
+    if (!socket.ok()) {
+      return WithFlag("--admin-socket", socket.status());
+    }
+    control_sockets.push_back(*std::move(socket));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ProxyProcess::Impl::HandleSignals() {
+  for (const int signal_number : {SIGTERM, SIGINT}) {
+    if (absl::Status set = loop->OnSignal(signal_number, [this] { OnTerminate(); }); !set.ok()) {
+      return set;
+    }
+  }
+  return loop->OnSignal(SIGHUP, [this] {
+    spdlog::info("reading files again");
+    access_log->Reopen();
+    identity->Reload();
+  });
+}
+
+void ProxyProcess::Impl::WarnOfWeakSettings() const {
+  for (const config::TunnelSpec& tunnel : config.tunnels) {
+    if (!tunnel.client_auth) {
+      spdlog::warn(
+          "tunnel {}: client-auth=none: clients are NOT authenticated, anybody who reaches "
+          "this port is let through",
+          tunnel.name);
+    }
+  }
+  if (config.intercept != config::InterceptMode::kNone &&
+      config.peer_mode != config::PeerMode::kStrict) {
+    spdlog::warn("--peer-mode: plaintext clients are let in on ports without a mode of their own");
+  }
+}
+
+// The first signal drains, the second hurries, the third ends at once.
+void ProxyProcess::Impl::OnTerminate() {
+  ++terminations;
+  if (terminations == 1) {
+    BeginDrain(config.drain_delay, config.drain_timeout);
+  } else if (terminations == 2) {
+    spdlog::warn("second signal: the drain is cut short");
+    BeginDrain(milliseconds(0), kHurriedDrain);
+  } else {
+    End();
+  }
+}
+
+void ProxyProcess::Impl::BeginDrain(milliseconds delay, milliseconds deadline) {
+  if (phase.load() == Phase::kEnded) {
+    return;
+  }
+  spdlog::info("draining: {} connections open, inbound stops after {} ms, deadline {} ms",
+               OpenTotal(), delay.count(), deadline.count());
+  phase.store(Phase::kDraining);
+  base::NotifyServiceManager("STOPPING=1");
+  for (size_t index = 0; index < workers.size(); ++index) {
+    workers[index]->Drain(delay, deadline,
+                          [this, index] { loop->Post([this, index] { OnWorkerDrained(index); }); });
+  }
+}
+
+void ProxyProcess::Impl::OnWorkerDrained(size_t index) {
+  drained[index] = true;
+  if (std::all_of(drained.begin(), drained.end(), [](bool done) { return done; })) {
+    spdlog::info("drained");
+    End();
+  }
+}
+
+void ProxyProcess::Impl::End() {
+  phase.store(Phase::kEnded);
+  loop->Stop();
+}
+
+std::vector<std::string> ProxyProcess::Impl::Missing() const {
+  std::vector<std::string> missing;
+  if (const Phase now = phase.load(); now != Phase::kRunning) {
+    missing.push_back(base::StrCat("the proxy is ", Token(now)));
+  }
+  if (!identity->HasUsableIdentity()) {
+    missing.emplace_back("no certificate that is valid now");
+  }
+  if (!identity->HasPolicy()) {
+    missing.emplace_back("no policy has come yet");
+  }
+  return missing;
+}
+
+uint64_t ProxyProcess::Impl::OpenTotal() const {
+  uint64_t open = 0;
+  for (const std::unique_ptr<session::Worker>& worker : workers) {
+    open += OpenConnections(worker->metrics());
+  }
+  return open;
+}
+
+std::string ProxyProcess::Impl::Status() const {
+  ProcessFacts facts;
+  facts.phase = Token(phase.load());
+  facts.missing = Missing();
+  facts.started = started;
+  facts.now = clock.Now();
+  facts.workers = config.workers;
+  facts.connections_open = OpenTotal();
+  facts.listeners = workers.front()->listeners();
+  return StatusPage(facts, identity->status());
+}
+
+std::string ProxyProcess::Impl::Connections() const {
+  std::vector<session::ConnectionInfo> all;
+  for (const std::unique_ptr<session::Worker>& worker : workers) {
+    // Shared, so that an answer that comes after the deadline still finds its promise.
+    auto promise = std::make_shared<std::promise<std::vector<session::ConnectionInfo>>>();
+    std::future<std::vector<session::ConnectionInfo>> answer = promise->get_future();
+    worker->ListConnections(kListedConnections, [promise](auto connections) {
+      promise->set_value(std::move(connections));
+    });
+    if (answer.wait_for(kPageDeadline) == std::future_status::ready) {
+      std::vector<session::ConnectionInfo> some = answer.get();
+      std::move(some.begin(), some.end(), std::back_inserter(all));
+    }
+  }
+  return ConnectionsPage(all);
+}
+
+absl::StatusOr<std::unique_ptr<ProxyProcess>> ProxyProcess::Start(const config::ProxyConfig& config,
+                                                                  const base::Clock& clock) {
+  auto impl = std::make_unique<Impl>(config, clock);
+  for (const auto step : {&Impl::OpenLogs, &Impl::OpenIdentity, &Impl::OpenWorkers,
+                          &Impl::OpenAdministration, &Impl::HandleSignals}) {
+    if (absl::Status done = (*impl.*step)(); !done.ok()) {
+      return done;
+    }
+  }
+  impl->WarnOfWeakSettings();
+  return std::unique_ptr<ProxyProcess>(new ProxyProcess(std::move(impl)));
+}
+
+ProxyProcess::ProxyProcess(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+ProxyProcess::~ProxyProcess() = default;
+
+void ProxyProcess::Run() {
+  Impl& impl = *impl_;
+  // The identity publishes first, so that no worker accepts a connection that it must hold for want
+  // of a certificate that is there already.
+  impl.identity->Start();
+  for (const std::unique_ptr<session::Worker>& worker : impl.workers) {
+    worker->Start();
+  }
+  impl.phase.store(Phase::kRunning);
+  impl.watchdog =
+      std::make_unique<net::Timer>(*impl.loop, [] { base::NotifyServiceManager("WATCHDOG=1"); });
+  impl.watchdog->StartRepeating(kWatchdogPeriod);
+  // Listeners are open. A certificate may still be on its way: that is /ready, not the unit's
+  // start, which would otherwise time out while the issuer is away.
+  base::NotifyServiceManager("READY=1");
+  impl.loop->Run();
+  impl.watchdog.reset();
+}
+
+void ProxyProcess::Drain() {
+  impl_->verbs.drain();
+}
+
+std::vector<std::string> ProxyProcess::Missing() const {
+  return impl_->Missing();
+}
+
+uint16_t ProxyProcess::admin_port() const {
+  return impl_->admin_server == nullptr ? uint16_t{0} : impl_->admin_server->port();
+}
+
+uint16_t ProxyProcess::metrics_port() const {
+  return impl_->metrics_server->port();
+}
+
+const std::vector<session::Worker::BoundListener>& ProxyProcess::listeners() const {
+  return impl_->workers.front()->listeners();
+}
+
+}  // namespace postern::process

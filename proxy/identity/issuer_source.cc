@@ -142,6 +142,9 @@ void IssuerSource::Restore() {
   if (auto restored = RestoreIdentity(); !restored.ok() && !absl::IsNotFound(restored)) {
     spdlog::warn("the kept certificate is not used: {}", base::Message(restored));
   }
+  if (!bundles_speak_for_issuer_ && svid_ != nullptr) {
+    schedule_.RenewNow(clock_.SinceBoot());  // whether the issuer of now knows it, it will say
+  }
   bundles_speak_for_issuer_ = bundles_speak_for_issuer_ && bundles_ != nullptr;
   if (state_->has_policy()) {
     const auto applied = sink_.OnPolicyDocuments(DocumentsFromWire(state_->policy()),

@@ -25,15 +25,15 @@ bool MayPublishSource(const store::Entry& entry, const base::IpAddress& source) 
 }
 
 // The ports of what a proxy serves that its entry lets it serve.
-std::vector<uint16_t> PortsServed(const store::Entry& entry, const std::vector<Serving>& serving) {
+std::vector<uint16_t> PortsServed(const store::Entry& entry, const store::Speaker& speaker) {
   std::vector<uint16_t> ports;
-  for (const Serving& served : serving) {
-    if (served.port == 0 && !entry.ports.empty()) {
+  for (uint16_t port : speaker.ports) {
+    if (port == 0 && !entry.ports.empty()) {
       return entry.ports;
     }
     if (entry.ports.empty() ||
-        std::find(entry.ports.begin(), entry.ports.end(), served.port) != entry.ports.end()) {
-      ports.push_back(served.port);
+        std::find(entry.ports.begin(), entry.ports.end(), port) != entry.ports.end()) {
+      ports.push_back(port);
     }
   }
   return ports;
@@ -42,7 +42,7 @@ std::vector<uint16_t> PortsServed(const store::Entry& entry, const std::vector<S
 // The ports of an entry's own addresses: what the operator wrote, else what its proxies say that
 // they serve, else any.
 std::vector<uint16_t> PortsOfEntry(const store::Entry& entry,
-                                   const std::vector<Speaker>& speakers) {
+                                   const std::vector<store::Speaker>& speakers) {
   if (!entry.ports.empty()) {
     return entry.ports;
   }
@@ -50,8 +50,8 @@ std::vector<uint16_t> PortsOfEntry(const store::Entry& entry,
     return {0};
   }
   std::vector<uint16_t> ports;
-  for (const Speaker& speaker : speakers) {
-    const std::vector<uint16_t> served = PortsServed(entry, speaker.serving);
+  for (const store::Speaker& speaker : speakers) {
+    const std::vector<uint16_t> served = PortsServed(entry, speaker);
     ports.insert(ports.end(), served.begin(), served.end());
   }
   return ports;
@@ -59,7 +59,8 @@ std::vector<uint16_t> PortsOfEntry(const store::Entry& entry,
 
 }  // namespace
 
-std::vector<Address> AddressesOf(const store::Entry& entry, const std::vector<Speaker>& speakers) {
+std::vector<Address> AddressesOf(const store::Entry& entry,
+                                 const std::vector<store::Speaker>& speakers) {
   std::vector<Address> addresses;
   const std::vector<uint16_t> ports = PortsOfEntry(entry, speakers);
   for (const base::Cidr& cidr : entry.allowed_addresses) {
@@ -69,9 +70,9 @@ std::vector<Address> AddressesOf(const store::Entry& entry, const std::vector<Sp
       }
     }
   }
-  for (const Speaker& speaker : speakers) {
+  for (const store::Speaker& speaker : speakers) {
     if (MayPublishSource(entry, speaker.source)) {
-      for (uint16_t port : PortsServed(entry, speaker.serving)) {
+      for (uint16_t port : PortsServed(entry, speaker)) {
         addresses.push_back({speaker.source, port});
       }
     }

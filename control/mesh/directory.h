@@ -13,15 +13,10 @@
 
 namespace postern::mesh {
 
-// A proxy that speaks for an entry, as far as the directory is concerned.
-struct Speaker {
-  base::IpAddress source;
-  std::vector<Serving> serving;
-};
-
 // The addresses that an entry gives with these speakers, by the rules that MeshState documents.
 // Sorted, without repetition.
-std::vector<Address> AddressesOf(const store::Entry& entry, const std::vector<Speaker>& speakers);
+std::vector<Address> AddressesOf(const store::Entry& entry,
+                                 const std::vector<store::Speaker>& speakers);
 
 // Which identities are to be expected at which address. Not thread-safe; MeshState guards it.
 // Internal to control/mesh.

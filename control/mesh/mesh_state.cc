@@ -2,111 +2,19 @@
 #include "control/mesh/mesh_state.h"
 
 #include <algorithm>
-#include <map>
-#include <mutex>
-#include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
-#include "common/base/bytes.h"
-#include "common/base/strings.h"
-#include "control/mesh/directory.h"
+#include "control/mesh/mesh_impl.h"
 
 namespace postern::mesh {
 
-// Calls a session's `wake`, and lets ~Session wait until it does not run and never will again.
-struct Session::Waker {
-  std::mutex mutex;
-  std::function<void()> wake;  // guarded by mutex; null once the session ends
-
-  void Call() {
-    const std::lock_guard lock(mutex);
-    if (wake) {
-      wake();
-    }
-  }
-  void Stop() {
-    const std::lock_guard lock(mutex);
-    wake = nullptr;
-  }
-};
-
-struct MeshState::Impl {
-  using Waker = Session::Waker;
-  using Wakes = std::vector<std::shared_ptr<Waker>>;
-
-  struct Proxy {
-    ProxyFacts facts;
-    std::shared_ptr<Waker> waker;
-    absl::Time connected_at;
-    std::optional<std::vector<Serving>> serving;  // unset until its Hello
-    Version sent_bundles = {};
-    Version sent_policy = {};
-    Version acked_bundles = {};
-    Version acked_policy = {};
-    Version acked_endpoints = {};
-    std::string last_error = {};
-    absl::flat_hash_set<Address> subscribed = {};
-    absl::flat_hash_set<Address> pending = {};  // answers owed; part of `subscribed`
-    bool wake_due = false;                      // woken, and has not taken since
-  };
-
-  // A proxy that has gone and is still counted as serving.
-  struct Lingering {
-    Speaker speaker;
-    absl::Duration until;  // Clock::SinceBoot
-  };
-
-  Impl(store::Store& the_store, const base::Clock& the_clock)
-      : store(the_store), clock(the_clock) {}
-
-  std::vector<Speaker> SpeakersOf(const std::string& entry_id) const;
-  std::vector<std::pair<Address, std::vector<Endpoint>>> SubscribedAnswers(
-      const std::vector<base::IpAddress>& ips) const;
-  void Republish(const std::string& entry_id, uint64_t except, Wakes& wakes);
-  void Owe(const Address& asked, uint64_t except, Wakes& wakes);
-  static void Mark(Proxy& proxy, Wakes& wakes);
-  void Unsubscribe(uint64_t id, Proxy& proxy, const Address& address);
-  void DropLingering(const std::string& entry_id, const base::IpAddress& source);
-
-  store::Store& store;
-  const base::Clock& clock;
-  std::mutex reload_mutex;  // taken before `mutex`: a slow reload never overtakes a newer one
-
-  mutable std::mutex mutex;  // guards all below
-  std::shared_ptr<const BundleSet> bundles = std::make_shared<const BundleSet>();
-  std::shared_ptr<const PolicyDocuments> policy = std::make_shared<const PolicyDocuments>();
-  absl::flat_hash_map<std::string, store::Entry> entries;
-  Directory directory;
-  Version endpoints_version;
-  absl::flat_hash_map<uint64_t, Proxy> proxies;
-  absl::flat_hash_map<std::string, std::vector<uint64_t>> proxies_of_entry;
-  absl::flat_hash_map<std::string, std::vector<Lingering>> lingering;  // by entry
-  absl::flat_hash_map<base::IpAddress, std::map<uint16_t, absl::flat_hash_set<uint64_t>>>
-      subscribers;
-  size_t subscription_count = 0;
-  uint64_t next_id = 1;
-};
-
-namespace {
-
-template <typename Wakes>
-void CallAll(const Wakes& wakes) {
-  for (const auto& waker : wakes) {
-    waker->Call();
-  }
-}
-
-}  // namespace
-
-std::vector<Speaker> MeshState::Impl::SpeakersOf(const std::string& entry_id) const {
-  std::vector<Speaker> speakers;
+std::vector<store::Speaker> MeshState::Impl::SpeakersOf(const std::string& entry_id) const {
+  std::vector<store::Speaker> speakers;
   if (const auto connected = proxies_of_entry.find(entry_id); connected != proxies_of_entry.end()) {
     for (uint64_t id : connected->second) {
       const Proxy& proxy = proxies.at(id);
-      if (proxy.serving.has_value()) {
-        speakers.push_back({proxy.facts.source, *proxy.serving});
+      if (proxy.ports.has_value()) {
+        speakers.push_back({entry_id, proxy.facts.source, *proxy.ports});
       }
     }
   }
@@ -191,6 +99,27 @@ void MeshState::Impl::Unsubscribe(uint64_t id, Proxy& proxy, const Address& addr
   }
 }
 
+void MeshState::Impl::Linger(store::Speaker speaker) {
+  DropLingering(speaker.entry_id, speaker.source);
+  std::vector<Lingering>& gone = lingering[speaker.entry_id];
+  gone.push_back({std::move(speaker), clock.SinceBoot() + kLinger});
+}
+
+MeshState::Impl::SpeakerMap MeshState::Impl::AllSpeakers() const {
+  SpeakerMap speakers;
+  for (const auto& [entry_id, gone] : lingering) {
+    for (const Lingering& one : gone) {
+      speakers[{entry_id, one.speaker.source}] = one.speaker.ports;
+    }
+  }
+  for (const auto& [id, proxy] : proxies) {
+    if (proxy.ports.has_value() && entries.contains(proxy.facts.entry_id)) {
+      speakers[{proxy.facts.entry_id, proxy.facts.source}] = *proxy.ports;
+    }
+  }
+  return speakers;
+}
+
 void MeshState::Impl::DropLingering(const std::string& entry_id, const base::IpAddress& source) {
   const auto gone = lingering.find(entry_id);
   if (gone == lingering.end()) {
@@ -201,150 +130,6 @@ void MeshState::Impl::DropLingering(const std::string& entry_id, const base::IpA
   if (gone->second.empty()) {
     lingering.erase(gone);
   }
-}
-
-Session::Session(std::shared_ptr<MeshState> state, uint64_t id, std::shared_ptr<Waker> waker)
-    : state_(std::move(state)), id_(id), waker_(std::move(waker)) {}
-
-Session::~Session() {
-  waker_->Stop();
-  MeshState::Impl& impl = *state_->impl_;
-  MeshState::Impl::Wakes wakes;
-  {
-    const std::lock_guard lock(impl.mutex);
-    MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-    const absl::flat_hash_set<Address> subscribed = proxy.subscribed;
-    for (const Address& address : subscribed) {
-      impl.Unsubscribe(id_, proxy, address);
-    }
-    const std::string entry_id = proxy.facts.entry_id;
-    if (proxy.serving.has_value()) {
-      impl.DropLingering(entry_id, proxy.facts.source);
-      impl.lingering[entry_id].push_back(
-          {{proxy.facts.source, *std::move(proxy.serving)}, impl.clock.SinceBoot() + kLinger});
-    }
-    std::vector<uint64_t>& of_entry = impl.proxies_of_entry[entry_id];
-    std::erase(of_entry, id_);
-    if (of_entry.empty()) {
-      impl.proxies_of_entry.erase(entry_id);
-    }
-    impl.proxies.erase(id_);
-    impl.Republish(entry_id, id_, wakes);
-  }
-  CallAll(wakes);
-}
-
-void Session::SetHeld(Kind kind, Version version) {
-  MeshState::Impl& impl = *state_->impl_;
-  const std::lock_guard lock(impl.mutex);
-  MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-  switch (kind) {
-    case Kind::kBundles:
-      proxy.sent_bundles = version;
-      break;
-    case Kind::kPolicy:
-      proxy.sent_policy = version;
-      break;
-    case Kind::kEndpoints:
-      break;  // answered afresh
-  }
-}
-
-absl::Status Session::SetServing(std::span<const Serving> serving) {
-  if (serving.size() > kMaxServing) {
-    return absl::InvalidArgumentError(
-        base::StrCat("more than ", kMaxServing, " ports are said to be served"));
-  }
-  MeshState::Impl& impl = *state_->impl_;
-  MeshState::Impl::Wakes wakes;
-  {
-    const std::lock_guard lock(impl.mutex);
-    MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-    proxy.serving.emplace(serving.begin(), serving.end());
-    impl.DropLingering(proxy.facts.entry_id, proxy.facts.source);
-    impl.Republish(proxy.facts.entry_id, id_, wakes);
-  }
-  CallAll(wakes);
-  return absl::OkStatus();
-}
-
-absl::Status Session::Subscribe(std::span<const Address> addresses) {
-  MeshState::Impl& impl = *state_->impl_;
-  const std::lock_guard lock(impl.mutex);
-  MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-  absl::flat_hash_set<Address> fresh;
-  for (const Address& address : addresses) {
-    if (!proxy.subscribed.contains(address)) {
-      fresh.insert(address);
-    }
-  }
-  if (proxy.subscribed.size() + fresh.size() > kMaxSubscriptions) {
-    return absl::ResourceExhaustedError(
-        base::StrCat("more than ", kMaxSubscriptions, " addresses are subscribed"));
-  }
-  for (const Address& address : fresh) {
-    proxy.subscribed.insert(address);
-    impl.subscribers[address.ip][address.port].insert(id_);
-    ++impl.subscription_count;
-  }
-  proxy.pending.insert(addresses.begin(), addresses.end());
-  return absl::OkStatus();
-}
-
-void Session::Unsubscribe(std::span<const Address> addresses) {
-  MeshState::Impl& impl = *state_->impl_;
-  const std::lock_guard lock(impl.mutex);
-  MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-  for (const Address& address : addresses) {
-    impl.Unsubscribe(id_, proxy, address);
-  }
-}
-
-void Session::Acknowledge(Kind kind, Version version, std::string_view error) {
-  MeshState::Impl& impl = *state_->impl_;
-  const std::lock_guard lock(impl.mutex);
-  MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-  proxy.last_error = base::Printable(error);
-  if (!error.empty()) {
-    return;
-  }
-  switch (kind) {
-    case Kind::kBundles:
-      proxy.acked_bundles = version;
-      break;
-    case Kind::kPolicy:
-      proxy.acked_policy = version;
-      break;
-    case Kind::kEndpoints:
-      proxy.acked_endpoints = version;
-      break;
-  }
-}
-
-Updates Session::Take() {
-  MeshState::Impl& impl = *state_->impl_;
-  const std::lock_guard lock(impl.mutex);
-  MeshState::Impl::Proxy& proxy = impl.proxies.at(id_);
-  proxy.wake_due = false;
-  Updates updates;
-  if (impl.bundles->version != proxy.sent_bundles) {
-    proxy.sent_bundles = impl.bundles->version;
-    updates.bundles = impl.bundles;
-  }
-  if (impl.policy->version != proxy.sent_policy) {
-    proxy.sent_policy = impl.policy->version;
-    updates.policy = impl.policy;
-  }
-  if (!proxy.pending.empty()) {
-    EndpointUpdate& update = updates.endpoints.emplace();
-    update.version = impl.endpoints_version;
-    while (!proxy.pending.empty() && update.answers.size() < kMaxAnswersPerUpdate) {
-      const Address asked = *proxy.pending.begin();
-      proxy.pending.erase(proxy.pending.begin());
-      update.answers.push_back({asked, impl.directory.Lookup(asked)});
-    }
-  }
-  return updates;
 }
 
 MeshState::MeshState(store::Store& store, const base::Clock& clock)
@@ -363,6 +148,9 @@ absl::StatusOr<std::shared_ptr<MeshState>> MeshState::Create(store::Store& store
   if (status.ok()) {
     status = state->ReloadEntries();
   }
+  if (status.ok()) {
+    status = state->LoadSpeakers();
+  }
   if (!status.ok()) {
     return status;
   }
@@ -378,7 +166,7 @@ void MeshState::SetBundles(BundleSet bundles) {
       Impl::Mark(proxy, wakes);
     }
   }
-  CallAll(wakes);
+  Impl::CallAll(wakes);
 }
 
 absl::Status MeshState::ReloadPolicy() {
@@ -395,7 +183,7 @@ absl::Status MeshState::ReloadPolicy() {
       Impl::Mark(proxy, wakes);
     }
   }
-  CallAll(wakes);
+  Impl::CallAll(wakes);
   return absl::OkStatus();
 }
 
@@ -417,6 +205,7 @@ absl::Status MeshState::ReloadEntries() {
     for (const auto& [id, entry] : fresh) {
       if (!impl_->entries.contains(id)) {
         impl_->lingering.erase(id);
+        impl_->speakers_changed = true;
         impl_->Republish(id, 0, wakes);
       }
     }
@@ -427,11 +216,28 @@ absl::Status MeshState::ReloadEntries() {
       }
     }
   }
-  CallAll(wakes);
+  Impl::CallAll(wakes);
   return absl::OkStatus();
 }
 
-void MeshState::Maintain() {
+absl::Status MeshState::LoadSpeakers() {
+  absl::StatusOr<std::vector<store::Speaker>> read = impl_->store.speakers().ListSpeakers();
+  if (!read.ok()) {
+    return read.status();
+  }
+  const std::lock_guard maintain(impl_->maintain_mutex);
+  const std::lock_guard lock(impl_->mutex);
+  Impl::Wakes nobody;  // there is no session yet
+  for (store::Speaker& speaker : *read) {
+    impl_->stored_speakers[{speaker.entry_id, speaker.source}] = speaker.ports;
+    const std::string entry_id = speaker.entry_id;
+    impl_->Linger(std::move(speaker));
+    impl_->Republish(entry_id, 0, nobody);
+  }
+  return absl::OkStatus();
+}
+
+void MeshState::ExpireLingering() {
   Impl::Wakes wakes;
   {
     const std::lock_guard lock(impl_->mutex);
@@ -446,10 +252,49 @@ void MeshState::Maintain() {
       if (impl_->lingering[entry_id].empty()) {
         impl_->lingering.erase(entry_id);
       }
+      impl_->speakers_changed = true;
       impl_->Republish(entry_id, 0, wakes);
     }
   }
-  CallAll(wakes);
+  Impl::CallAll(wakes);
+}
+
+absl::Status MeshState::Maintain() {
+  ExpireLingering();
+  const std::lock_guard maintain(impl_->maintain_mutex);
+  Impl::SpeakerMap now;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (!impl_->speakers_changed) {
+      return absl::OkStatus();
+    }
+    impl_->speakers_changed = false;
+    now = impl_->AllSpeakers();
+  }
+  std::vector<store::Speaker> present;
+  std::vector<store::Speaker> gone;
+  for (const auto& [key, ports] : now) {
+    const auto stored = impl_->stored_speakers.find(key);
+    if (stored == impl_->stored_speakers.end() || stored->second != ports) {
+      present.push_back({key.first, key.second, ports});
+    }
+  }
+  for (const auto& [key, ports] : impl_->stored_speakers) {
+    if (!now.contains(key)) {
+      gone.push_back({key.first, key.second, ports});
+    }
+  }
+  if (present.empty() && gone.empty()) {
+    return absl::OkStatus();
+  }
+  absl::Status status = impl_->store.speakers().UpdateSpeakers(present, gone);
+  if (status.ok()) {
+    impl_->stored_speakers = std::move(now);
+  } else {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->speakers_changed = true;  // the next call tries again
+  }
+  return status;
 }
 
 absl::StatusOr<std::unique_ptr<Session>> MeshState::Connect(const ProxyFacts& facts,
@@ -462,8 +307,7 @@ absl::StatusOr<std::unique_ptr<Session>> MeshState::Connect(const ProxyFacts& fa
     return absl::NotFoundError("the entry of this proxy's certificate does not exist any more");
   }
   const uint64_t id = impl_->next_id++;
-  Impl::Proxy proxy{
-      .facts = facts, .waker = waker, .connected_at = impl_->clock.Now(), .serving = std::nullopt};
+  Impl::Proxy proxy{.facts = facts, .waker = waker, .connected_at = impl_->clock.Now()};
   impl_->proxies.emplace(id, std::move(proxy));
   impl_->proxies_of_entry[facts.entry_id].push_back(id);
   return std::unique_ptr<Session>(new Session(shared_from_this(), id, std::move(waker)));

@@ -23,7 +23,8 @@ inline constexpr size_t kMaxServing = 1024;
 inline constexpr size_t kMaxAnswersPerUpdate = 256;  // Take again for the rest
 
 // For how long a proxy that has gone is still counted as serving: a reconnect must not make its
-// address look, for a moment, as if it were outside of the mesh.
+// address look, for a moment, as if it were outside of the mesh. A restart of the issuer counts as
+// the going of all that were connected.
 inline constexpr absl::Duration kLinger = absl::Minutes(5);
 
 // Who is at the other end of a mesh stream: from its verified certificate and its connection, never
@@ -78,8 +79,8 @@ class Session {
 
 // The state that all mesh streams share: bundles, policy, the endpoint directory, and who is
 // connected and has acknowledged what. Made by main; `store` and `clock` outlive it and its
-// sessions. Thread-safe; only the Reload calls block (on the store). `wake` callbacks run without
-// this state's lock held.
+// sessions. Thread-safe; only the Reload calls and Maintain block (on the store). `wake` callbacks
+// run without this state's lock held.
 //
 // Directory. An entry's single-address allowances (/32, /128) are published even while its proxy is
 // away. The source address of a proxy's connection is published only if its entry says
@@ -106,8 +107,9 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
   // Reads the entries again, after any change of them. On error the old ones stay.
   absl::Status ReloadEntries();
 
-  // Forgets proxies that went longer than kLinger ago. For a timer, every few seconds.
-  void Maintain();
+  // Forgets proxies that went longer than kLinger ago, and stores who is connected, for a restart.
+  // For a timer, about every second. The store's errors pass through; the next call tries again.
+  absl::Status Maintain();
 
   // A proxy's stream has begun; it counts as serving from its first SetServing on. `wake` is
   // called, from any thread, when Take has something new that was not caused by this session's own
@@ -130,6 +132,8 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
  private:
   friend class Session;
   struct Impl;
+  absl::Status LoadSpeakers();
+  void ExpireLingering();
   MeshState(store::Store& store, const base::Clock& clock);
   const std::unique_ptr<Impl> impl_;
 };

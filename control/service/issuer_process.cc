@@ -309,6 +309,9 @@ void IssuerProcess::Tick() {
       impl_->renew_own_at = impl_->clock.Now() + kRenewalRetry;
     }
   }
+  if (const absl::Status kept = impl_->mesh->Maintain(); !kept.ok()) {
+    spdlog::warn("connected proxies not stored: {}", base::Message(kept));
+  }
   if (now - impl_->cleaned_at >= kCleanUpPeriod) {
     impl_->cleaned_at = now;
     if (const absl::Status cleaned = impl_->registry->CleanUp(); !cleaned.ok()) {

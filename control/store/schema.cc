@@ -74,6 +74,13 @@ CREATE TABLE cas (
 );
 CREATE UNIQUE INDEX cas_one_of_each ON cas (role, state) WHERE state <> 'retired';
 
+CREATE TABLE speakers (
+  entry_id TEXT NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
+  source   TEXT NOT NULL,
+  ports    TEXT NOT NULL,
+  PRIMARY KEY (entry_id, source)
+) WITHOUT ROWID;
+
 CREATE TABLE policy_documents (
   position INTEGER PRIMARY KEY,
   name     TEXT NOT NULL UNIQUE,

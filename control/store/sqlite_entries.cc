@@ -43,14 +43,11 @@ absl::StatusOr<Entry> EntryFromRow(const Statement& row) {
     entry.allowed_addresses.push_back(*cidr);
   }
   entry.publish_connection_address = row.Int(4) != 0;
-  const std::string ports = row.Text(5);
-  for (absl::string_view text : absl::StrSplit(ports, kSeparator, absl::SkipEmpty())) {
-    uint32_t port = 0;
-    if (!absl::SimpleAtoi(text, &port) || port == 0 || port > 65535) {
-      return Damaged(id, "port");
-    }
-    entry.ports.push_back(static_cast<uint16_t>(port));
+  std::optional<std::vector<uint16_t>> ports = SplitPorts(row.Text(5));
+  if (!ports.has_value()) {
+    return Damaged(id, "port");
   }
+  entry.ports = *std::move(ports);
   entry.svid_ttl = absl::Milliseconds(row.Int(6));
   entry.created_at = absl::FromUnixSeconds(row.Int(7));
   return entry;
@@ -130,6 +127,22 @@ absl::StatusOr<std::string> RandomId() {
   return base::ToHex(bytes);
 }
 
+std::string JoinPorts(const std::vector<uint16_t>& ports) {
+  return absl::StrJoin(ports, "\n");
+}
+
+std::optional<std::vector<uint16_t>> SplitPorts(std::string_view text) {
+  std::vector<uint16_t> ports;
+  for (absl::string_view one : absl::StrSplit(base::ToAbsl(text), kSeparator, absl::SkipEmpty())) {
+    uint32_t port = 0;
+    if (!absl::SimpleAtoi(one, &port) || port > 65535) {
+      return std::nullopt;
+    }
+    ports.push_back(static_cast<uint16_t>(port));
+  }
+  return ports;
+}
+
 absl::Status InsertEntry(Connection& connection, const Entry& entry) {
   if (entry.selectors.empty()) {
     return absl::InvalidArgumentError("an entry needs at least one selector");
@@ -148,7 +161,7 @@ absl::Status InsertEntry(Connection& connection, const Entry& entry) {
       .Bind(3, absl::StrJoin(entry.selectors, "\n"))
       .Bind(4, addresses)
       .Bind(5, int64_t{entry.publish_connection_address ? 1 : 0})
-      .Bind(6, absl::StrJoin(entry.ports, "\n"))
+      .Bind(6, JoinPorts(entry.ports))
       .Bind(7, absl::ToInt64Milliseconds(entry.svid_ttl))
       .Bind(8, absl::ToUnixSeconds(entry.created_at))
       .Bind(9, static_cast<int64_t>(entry.selectors.size()));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,10 @@ absl::Status AddToCounter(Connection& connection, std::string_view key, int64_t 
 
 // Stores `entry` (id and created_at set by the caller) inside the caller's transaction.
 absl::Status InsertEntry(Connection& connection, const Entry& entry);
+
+// Numbers in one text column, and back. nullopt: not what we wrote.
+std::string JoinPorts(const std::vector<uint16_t>& ports);
+std::optional<std::vector<uint16_t>> SplitPorts(std::string_view text);
 
 class SqliteEntries : public EntryStore {
  public:
@@ -87,6 +92,17 @@ class SqlitePolicy : public PolicyStore {
  private:
   Database& database_;
   const uint64_t epoch_;
+};
+
+class SqliteSpeakers : public SpeakerStore {
+ public:
+  explicit SqliteSpeakers(Database& database) : database_(database) {}
+  absl::StatusOr<std::vector<Speaker>> ListSpeakers() override;
+  absl::Status UpdateSpeakers(const std::vector<Speaker>& present,
+                              const std::vector<Speaker>& gone) override;
+
+ private:
+  Database& database_;
 };
 
 }  // namespace postern::store

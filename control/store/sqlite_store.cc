@@ -179,13 +179,15 @@ class SqliteStore : public Store {
         tokens_(database_, clock),
         certificates_(database_),
         cas_(database_, epoch),
-        policy_(database_, epoch) {}
+        policy_(database_, epoch),
+        speakers_(database_) {}
 
   EntryStore& entries() override { return entries_; }
   TokenStore& tokens() override { return tokens_; }
   CertificateLog& certificates() override { return certificates_; }
   CaStore& cas() override { return cas_; }
   PolicyStore& policy() override { return policy_; }
+  SpeakerStore& speakers() override { return speakers_; }
   uint64_t epoch() const override { return epoch_; }
   uint64_t error_count() const override { return database_.error_count(); }
   absl::Status Probe() override {
@@ -202,6 +204,7 @@ class SqliteStore : public Store {
   SqliteCertificates certificates_;
   SqliteCas cas_;
   SqlitePolicy policy_;
+  SqliteSpeakers speakers_;
 };
 
 }  // namespace

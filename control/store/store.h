@@ -123,6 +123,19 @@ class PolicyStore {
       const std::vector<PolicyDocument>& documents) = 0;
 };
 
+// Which proxies serve which entry, and from where.
+class SpeakerStore {
+ public:
+  virtual ~SpeakerStore() = default;
+
+  virtual absl::StatusOr<std::vector<Speaker>> ListSpeakers() = 0;
+
+  // In one transaction: forgets `gone` (by entry_id and source), then adds or replaces `present`.
+  // Those whose entry does not exist are passed over; a deleted entry takes its speakers along.
+  virtual absl::Status UpdateSpeakers(const std::vector<Speaker>& present,
+                                      const std::vector<Speaker>& gone) = 0;
+};
+
 // Everything together; owns the database and its lock. main makes it first and destroys it last.
 class Store {
  public:
@@ -133,6 +146,7 @@ class Store {
   virtual CertificateLog& certificates() = 0;
   virtual CaStore& cas() = 0;
   virtual PolicyStore& policy() = 0;
+  virtual SpeakerStore& speakers() = 0;
 
   // Chosen when the store was made or restored from a backup: milliseconds since 1970, and larger
   // than every earlier one.

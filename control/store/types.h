@@ -53,6 +53,16 @@ struct IssuedCertificate {
   bool operator==(const IssuedCertificate&) const = default;
 };
 
+// A proxy that serves an entry at an address: what the mesh learned from its connection, kept so
+// that a restart of the issuer does not forget where the mesh is. One for each (entry_id, source).
+struct Speaker {
+  std::string entry_id = {};
+  base::IpAddress source = {};
+  std::vector<uint16_t> ports = {};  // sorted; 0: every port; none: it takes no connections
+
+  bool operator==(const Speaker&) const = default;
+};
+
 enum class CaRole : uint8_t { kRoot, kIntermediate };
 
 // A CA certificate's place in its life. At most one of each role is current, and one next.

@@ -154,10 +154,10 @@ TEST_F(MeshStateTest, AProxyThatWentStaysKnownForAWhileAndNoLonger) {
   EXPECT_EQ(state_->connected(), 0U);
   EXPECT_THAT(Expected(At("198.18.0.1", 80)), SizeIs(1)) << "a reconnect must not be a gap";
   clock_.Advance(kLinger - absl::Seconds(1));
-  state_->Maintain();
+  EXPECT_TRUE(state_->Maintain().ok());
   EXPECT_THAT(Expected(At("198.18.0.1", 80)), SizeIs(1));
   clock_.Advance(absl::Seconds(1));
-  state_->Maintain();
+  EXPECT_TRUE(state_->Maintain().ok());
   EXPECT_THAT(Expected(At("198.18.0.1", 80)), IsEmpty());
 }
 
@@ -172,8 +172,32 @@ TEST_F(MeshStateTest, AReconnectReplacesWhatLingered) {
   EXPECT_THAT(Expected(At("198.18.0.1", 80)), IsEmpty());
   EXPECT_THAT(Expected(At("198.18.0.1", 81)), SizeIs(1));
   clock_.Advance(kLinger * 2);
-  state_->Maintain();
+  EXPECT_TRUE(state_->Maintain().ok());
   EXPECT_THAT(Expected(At("198.18.0.1", 81)), SizeIs(1));
+}
+
+TEST_F(MeshStateTest, ARestartDoesNotForgetWhereTheMeshIs) {
+  const auto entry = Add("/web", {.publish = true});
+  const auto left = Add("/left", {.publish = true});
+  {
+    auto session = Connect(entry, "198.18.0.1");
+    auto other = Connect(left, "198.18.0.2");
+    Serve(*session, {80});
+    Serve(*other, {80});
+    ASSERT_TRUE(state_->Maintain().ok());
+    other.reset();
+    clock_.Advance(kLinger);
+    ASSERT_TRUE(state_->Maintain().ok());
+    // The issuer stops with `session` connected.
+  }
+  clock_.Advance(absl::Hours(5));
+  state_ = *MeshState::Create(*store_, clock_);
+  EXPECT_THAT(Expected(At("198.18.0.1", 80)), ElementsAre("spiffe://example.org/web"));
+  EXPECT_THAT(Expected(At("198.18.0.2", 80)), IsEmpty()) << "it went long before the restart";
+  clock_.Advance(kLinger);
+  ASSERT_TRUE(state_->Maintain().ok());
+  EXPECT_THAT(Expected(At("198.18.0.1", 80)), IsEmpty()) << "it did not come back";
+  EXPECT_THAT(*store_->speakers().ListSpeakers(), IsEmpty());
 }
 
 TEST_F(MeshStateTest, ADeletedEntryTakesItsEndpointsAlong) {
@@ -376,7 +400,7 @@ TEST_F(MeshStateTest, ManyThreadsUseItAtOnce) {
         session->Take();
         session->Acknowledge(Kind::kEndpoints, {1, i}, "");
         state_->Proxies();
-        state_->Maintain();
+        EXPECT_TRUE(state_->Maintain().ok());
       }
     });
   }

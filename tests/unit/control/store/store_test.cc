@@ -17,6 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 x509::TrustDomain ExampleOrg() {
   return *x509::TrustDomain::Parse("example.org");
@@ -282,6 +283,23 @@ TEST_F(StoreTest, ManyThreadsWriteAtOnceAndOneBadWriteSpoilsNoOther) {
   EXPECT_EQ(clashed, 400);
   EXPECT_EQ(*store_->certificates().CountIssued(), 400U);
   EXPECT_EQ(store_->error_count(), 0U) << "a refusal is no error of the store";
+}
+
+TEST_F(StoreTest, RemembersWhichProxiesServeWhichEntry) {
+  const auto entry = Create("/web", {"unix:uid:1"});
+  const auto other = Create("/db", {"unix:uid:2"});
+  const Speaker a{entry->id, *base::IpAddress::Parse("198.18.0.1"), {0}};
+  const Speaker b{entry->id, *base::IpAddress::Parse("fd00:5b::1"), {80, 443}};
+  const Speaker c{other->id, *base::IpAddress::Parse("198.18.0.1"), {}};
+  const Speaker nobody{"none", *base::IpAddress::Parse("198.18.0.1"), {1}};
+  ASSERT_TRUE(store_->speakers().UpdateSpeakers({a, b, c, nobody}, {}).ok());
+  EXPECT_THAT(*store_->speakers().ListSpeakers(), UnorderedElementsAre(a, b, c));
+  Speaker changed = a;
+  changed.ports = {81};
+  ASSERT_TRUE(store_->speakers().UpdateSpeakers({changed}, {b}).ok());
+  EXPECT_THAT(*store_->speakers().ListSpeakers(), UnorderedElementsAre(changed, c));
+  ASSERT_TRUE(store_->entries().DeleteEntry(entry->id).ok());
+  EXPECT_THAT(*store_->speakers().ListSpeakers(), ElementsAre(c));
 }
 
 TEST_F(StoreTest, ProbeSaysThatItCanBeWritten) {

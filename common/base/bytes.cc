@@ -2,6 +2,7 @@
 #include "common/base/bytes.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "absl/status/status.h"
@@ -34,29 +35,43 @@ bool IsContinuation(uint8_t byte) {
   return (byte & 0xc0U) == 0x80U;
 }
 
-// How many bytes the well-formed UTF-8 sequence at the beginning of `rest` has; 0 if there is none
-// (RFC 3629 section 4: no overlong forms, no surrogates, nothing above U+10FFFF).
+// The well-formed sequences of RFC 3629 section 4: no overlong forms, no surrogates, nothing above
+// U+10FFFF. All bytes behind the second one are continuation bytes.
+struct Utf8Form {
+  uint8_t first_low;
+  uint8_t first_high;
+  uint8_t second_low;
+  uint8_t second_high;
+  size_t length;
+};
+constexpr std::array<Utf8Form, 8> kUtf8Forms = {{
+    {0xc2, 0xdf, 0x80, 0xbf, 2},
+    {0xe0, 0xe0, 0xa0, 0xbf, 3},
+    {0xe1, 0xec, 0x80, 0xbf, 3},
+    {0xed, 0xed, 0x80, 0x9f, 3},
+    {0xee, 0xef, 0x80, 0xbf, 3},
+    {0xf0, 0xf0, 0x90, 0xbf, 4},
+    {0xf1, 0xf3, 0x80, 0xbf, 4},
+    {0xf4, 0xf4, 0x80, 0x8f, 4},
+}};
+
+bool Begins(ByteSpan rest, const Utf8Form& form) {
+  return rest.size() >= form.length && rest[0] >= form.first_low && rest[0] <= form.first_high &&
+         rest[1] >= form.second_low && rest[1] <= form.second_high;
+}
+
+// How many bytes the well-formed UTF-8 sequence at the beginning of `rest` has; 0 if there is none.
 size_t Utf8SequenceLength(ByteSpan rest) {
-  const uint8_t first = rest[0];
-  if (first < 0x80) {
+  if (rest[0] < 0x80) {
     return 1;
   }
-  const size_t length = first >= 0xc2 && first <= 0xdf   ? 2
-                        : first >= 0xe0 && first <= 0xef ? 3
-                        : first >= 0xf0 && first <= 0xf4 ? 4
-                                                         : 0;
-  if (length == 0 || rest.size() < length) {
+  const auto* const form = std::find_if(kUtf8Forms.begin(), kUtf8Forms.end(),
+                                        [rest](const Utf8Form& f) { return Begins(rest, f); });
+  if (form == kUtf8Forms.end()) {
     return 0;
   }
-  if (!std::all_of(rest.begin() + 1, rest.begin() + static_cast<ptrdiff_t>(length),
-                   IsContinuation)) {
-    return 0;
-  }
-  const uint8_t second = rest[1];
-  const bool overlong = (first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90);
-  const bool surrogate = first == 0xed && second > 0x9f;
-  const bool too_high = first == 0xf4 && second > 0x8f;
-  return overlong || surrogate || too_high ? 0 : length;
+  const ByteSpan tail = rest.subspan(2, form->length - 2);
+  return std::all_of(tail.begin(), tail.end(), IsContinuation) ? form->length : 0;
 }
 
 // U+0080 to U+009F: terminals take them for control sequences (0x9b is CSI).

@@ -39,7 +39,7 @@ bool AddUriSan(X509_REQ* request, const std::string& uri) {
   if (sk_GENERAL_NAME_push(names.get(), name.get()) == 0) {
     return false;
   }
-  name.release();  // the list's now
+  (void)name.release();  // the list's now
   STACK_OF(X509_EXTENSION)* made = nullptr;
   // Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
   const int added =

@@ -51,7 +51,7 @@ inline X509StackPtr ShareX509Stack(std::span<const X509Ptr> certificates) {
     if (stack == nullptr || sk_X509_push(stack.get(), shared.get()) == 0) {
       return nullptr;
     }
-    shared.release();  // the stack's now
+    (void)shared.release();  // the stack's now
   }
   return stack;
 }

@@ -13,6 +13,7 @@ import sys
 import unittest
 
 import _source
+import layers
 
 GENERATOR = os.path.join(_source.BUILD, "bin", "postern-docs")
 PAGES = {"docs/CONFIG.md": "config", "docs/METRICS.md": "metrics"}
@@ -83,6 +84,11 @@ class DocsInSyncTest(unittest.TestCase):
     def test_the_close_reason_table_of_the_operations_page_is_the_list_of_the_code(self):
         page = _source.read(OPERATIONS)
         self.assertEqual(page, with_table(page, close_reason_table(self.header)), MEND)
+
+    def test_the_module_table_of_the_architecture_page_has_every_module_and_no_other(self):
+        described = set(re.findall(r"^\| `((?:common|proto|proxy|control|cli)[\w/]*)` \|",
+                                   _source.read("docs/ARCHITECTURE.md"), re.MULTILINE))
+        self.assertEqual(described, set(layers.Table(_source.read("cmake/Modules.cmake")).uses))
 
     def test_config_and_metrics_pages_are_what_the_programs_print(self):
         if not os.path.exists(GENERATOR):

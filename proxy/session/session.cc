@@ -423,18 +423,17 @@ void Session::Close() {
 
 void Session::Record(const base::Failure& end) {
   BeforeRecord();
-  CountEnd(end);
   const bool failed = end.reason != CloseReason::kOk;
-  if (worker_.shared.access_log == nullptr && (!failed || worker_.shared.failures == nullptr)) {
-    return;
+  if (worker_.shared.access_log != nullptr || (failed && worker_.shared.failures != nullptr)) {
+    const telemetry::AccessRecord record = MakeRecord(end);
+    if (worker_.shared.access_log != nullptr) {
+      worker_.shared.access_log->Add(record);
+    }
+    if (failed && worker_.shared.failures != nullptr) {
+      worker_.shared.failures->Add(record);
+    }
   }
-  const telemetry::AccessRecord record = MakeRecord(end);
-  if (worker_.shared.access_log != nullptr) {
-    worker_.shared.access_log->Add(record);
-  }
-  if (failed && worker_.shared.failures != nullptr) {
-    worker_.shared.failures->Add(record);
-  }
+  CountEnd(end);  // last: who sees the count finds the record
 }
 
 void Session::CountEnd(const base::Failure& end) {

@@ -133,6 +133,15 @@ uint16_t TestProxy::Port(size_t listener) const {
   return workers_.front()->listeners().at(listener).address.port();
 }
 
+uint16_t TestProxy::PortOf(std::string_view listener) const {
+  for (const session::Worker::BoundListener& bound : workers_.front()->listeners()) {
+    if (bound.name == listener && bound.address.ip().is_v4()) {
+      return bound.address.port();
+    }
+  }
+  Die("no such listener");
+}
+
 uint64_t TestProxy::Opened() const {
   return SumOf(workers_, [](const telemetry::WorkerMetrics& m) {
     return m.opened[0].value() + m.opened[1].value();

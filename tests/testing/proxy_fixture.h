@@ -45,6 +45,7 @@ class TestProxy {
   void PublishPolicy(std::string_view yaml, std::string_view workload);
 
   uint16_t Port(size_t listener = 0) const;
+  uint16_t PortOf(std::string_view listener) const;  // "inbound", "outbound" of interception, IPv4
   Socket Connect(size_t listener = 0) const { return Socket::Connect("127.0.0.1", Port(listener)); }
   session::Worker& worker(size_t i = 0) { return *workers_[i]; }
 

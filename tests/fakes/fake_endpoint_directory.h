@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "proxy/identity/endpoint_directory.h"
+
+namespace postern::fakes {
+
+// A directory that knows what the test tells it. A destination that it was told nothing about is
+// not of the mesh; one that is held gets no answer. Any thread.
+class FakeEndpointDirectory final : public identity::EndpointDirectory {
+ public:
+  void Set(const net::SocketAddress& destination, Answer answer) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    answers_.insert_or_assign(destination, std::move(answer));
+  }
+  void Hold(const net::SocketAddress& destination) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    held_.insert(destination);
+  }
+  void AddMember(const base::IpAddress& ip) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    members_.insert(ip);
+  }
+  // Answers asynchronously, on the loop, instead of inside Lookup.
+  void AnswerLater() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    later_ = true;
+  }
+
+  std::unique_ptr<Query> Lookup(net::Loop& loop, const net::SocketAddress& destination,
+                                std::function<void(Answer)> done) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    auto query = std::make_unique<Pending>();
+    if (held_.contains(destination)) {
+      return query;
+    }
+    const auto found = answers_.find(destination);
+    Answer answer = found != answers_.end() ? found->second : Answer(std::nullopt);
+    if (!later_) {
+      done(std::move(answer));
+      return query;
+    }
+    query->alive = std::make_shared<bool>(true);
+    loop.Post([alive = std::weak_ptr<bool>(query->alive), done = std::move(done),
+               answer = std::move(answer)] {
+      if (!alive.expired()) {
+        done(answer);
+      }
+    });
+    return query;
+  }
+
+  bool IsMeshMember(const base::IpAddress& ip) const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return members_.contains(ip);
+  }
+
+ private:
+  struct Pending final : Query {
+    std::shared_ptr<bool> alive;
+  };
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<net::SocketAddress, Answer> answers_;
+  std::set<net::SocketAddress> held_;
+  std::set<base::IpAddress> members_;
+  bool later_ = false;
+};
+
+}  // namespace postern::fakes

@@ -45,18 +45,37 @@ say() {
   printf '\n== %s (%s)\n' "$1" "$(date -u +%H:%M:%S)"
 }
 
-# run_preset PRESET LABELS [BUILD TARGETS...]: builds, then runs the tests of these labels. A failed
-# test does not stop the script: the counts are taken at the end. A failed build does.
+# note PRESET OUTCOME REASON: what happened instead of the tests of a preset, as one case.
+note() {
+  echo "tests/run.sh: $1: $3" >&2
+  python3 tests/testing/run_tests.py note --build "build/$1" --outcome "$2" --reason "$3"
+}
+
+# run_preset PRESET LABELS [BUILD TARGETS...]: builds, then runs the tests of these labels. Failures do
+# not stop the script: the counts are taken at the end, and a failed build is a failed case. A
+# sanitizer's build that is not done within POSTERN_TIME_LIMIT (seconds since the start; .ci/run sets
+# it) is a skipped case, visibly; the compiler's cache lets the next run get further.
 results=()
 run_preset() {
-  local preset=$1 labels=$2
+  local preset=$1 labels=$2 status=0
   shift 2
   say "$preset: configure and build"
-  cmake --preset "$preset" -DPOSTERN_WERROR=ON
-  cmake --build "build/$preset" -j "$(nproc)" ${1+--target "$@"}
-  say "$preset: tests: ${labels//,/, }"
   results+=("build/$preset/test-results/summary.json")
-  python3 tests/testing/run_tests.py run --build "build/$preset" --labels "$labels"
+  local build=(cmake --build "build/$preset" -j "$(nproc)" ${1+--target "$@"})
+  if [ "$preset" != release ] && [ -n "${POSTERN_TIME_LIMIT:-}" ]; then
+    local left=$((POSTERN_TIME_LIMIT - SECONDS))
+    build=(timeout "$((left > 1 ? left : 1))" "${build[@]}")
+  fi
+  cmake --preset "$preset" -DPOSTERN_WERROR=ON && "${build[@]}" || status=$?
+  case $status in
+    0) ;;
+    124) note "$preset" skipped "the build did not fit into the time; run tests/run.sh --preset $preset" ;;
+    *) note "$preset" failed "the build failed; its messages are above" ;;
+  esac
+  if [ "$status" = 0 ]; then
+    say "$preset: tests: ${labels//,/, }"
+    python3 tests/testing/run_tests.py run --build "build/$preset" --labels "$labels"
+  fi
 }
 
 quick_labels=lint,unit,integration

@@ -3,6 +3,7 @@
 """Runs the tests of one build directory and counts test cases.
 
   run_tests.py run --build build/release --labels lint,unit,integration,netns,e2e
+  run_tests.py note --build build/tsan --outcome failed|skipped --reason TEXT
   run_tests.py total build/release/test-results/summary.json ...
 
 C++ tests are what ctest knows, by label; Python tests are the unittest files tests/<label>/*_test.py
@@ -147,8 +148,7 @@ def run(arguments):
     unknown = [label for label in labels if label not in PYTHON_FILE_LIMIT]
     if unknown:
         sys.exit(f"run_tests.py: unknown labels: {', '.join(unknown)}")
-    results = os.path.join(arguments.build, "test-results")
-    os.makedirs(results, exist_ok=True)
+    os.makedirs(os.path.join(arguments.build, "test-results"), exist_ok=True)
     for label in labels:
         run_ctest(arguments.build, [label], counts)
         pattern = "*.py" if label == "lint" else "*_test.py"
@@ -156,11 +156,23 @@ def run(arguments):
             if os.path.basename(path).startswith("_"):
                 continue
             run_python_file(path, label, arguments.build, counts)
-    with open(os.path.join(results, "summary.json"), "w", encoding="utf-8") as handle:
-        json.dump({"preset": os.path.basename(os.path.abspath(arguments.build)),
-                   "passed": counts.passed, "failed": counts.failed,
-                   "skipped": counts.skipped}, handle, indent=1)
+    write_summary(arguments.build, counts)
     return 0
+
+
+def note(arguments):
+    counts = Counts()
+    counts.add("", "build and tests", arguments.outcome, arguments.reason)
+    os.makedirs(os.path.join(arguments.build, "test-results"), exist_ok=True)
+    write_summary(arguments.build, counts)
+    return 0
+
+
+def write_summary(build, counts):
+    path = os.path.join(build, "test-results", "summary.json")
+    with open(path, "w", encoding="utf-8") as handle:
+        json.dump({"preset": os.path.basename(os.path.abspath(build)), "passed": counts.passed,
+                   "failed": counts.failed, "skipped": counts.skipped}, handle, indent=1)
 
 
 def total(arguments):
@@ -186,10 +198,14 @@ def main():
     runner = verbs.add_parser("run")
     runner.add_argument("--build", required=True)
     runner.add_argument("--labels", required=True)
+    noter = verbs.add_parser("note")
+    noter.add_argument("--build", required=True)
+    noter.add_argument("--outcome", required=True, choices=["failed", "skipped"])
+    noter.add_argument("--reason", required=True)
     totaller = verbs.add_parser("total")
     totaller.add_argument("summaries", nargs="+")
     arguments = parser.parse_args()
-    return run(arguments) if arguments.verb == "run" else total(arguments)
+    return {"run": run, "note": note, "total": total}[arguments.verb](arguments)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ EngineResult TlsEngine::Handshake() {
   const SslCallResult call = impl_->ShakeHands();
   if (call.rc == 1) {
     impl_->phase = Impl::Phase::kOpen;
+    impl_->ForgetKeyShares();
     return {EngineOutcome::kDone, 0};
   }
   return {impl_->Judge(call), 0};

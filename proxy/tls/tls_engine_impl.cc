@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/tls/tls_engine_impl.h"
 
+#include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
@@ -195,6 +197,24 @@ SslCallResult TlsEngine::Impl::ShakeHands() {
   const SslCallResult call = SslCall(ssl.get(), [](SSL* s) { return SSL_do_handshake(s); });
   SSL_CTX_set_keylog_callback(context->impl().ctx.get(), nullptr);
   return call;
+}
+
+// OpenSSL keeps both sides' key shares until the connection ends and never looks at them again: up
+// to 14 KB with ML-KEM, and an ephemeral private key that should be gone. Setting a key's type
+// wipes and frees what it held.
+void TlsEngine::Impl::ForgetKeyShares() {
+  const auto forget = [](EVP_PKEY* share) {
+    const x509::PkeyPtr held(share);
+    EVP_PKEY_set_type(held.get(), EVP_PKEY_EC);
+  };
+  EVP_PKEY* share = nullptr;
+  if (SSL_get_peer_tmp_key(ssl.get(), &share) == 1) {
+    forget(share);
+  }
+  if (SSL_get_tmp_key(ssl.get(), &share) == 1) {
+    forget(share);
+  }
+  ERR_clear_error();
 }
 
 EngineOutcome TlsEngine::Impl::Judge(const SslCallResult& call) {

@@ -39,6 +39,7 @@ struct TlsEngine::Impl final : EngineIo {
   void OnWrittenHandshakeMessage(uint8_t type);
 
   SslCallResult ShakeHands();
+  void ForgetKeyShares();
   // Judges a call that did not succeed: kWantRead, kEnd, or the end of the engine.
   EngineOutcome Judge(const SslCallResult& call);
   void Fail(const SslCallResult& call);

@@ -270,6 +270,10 @@ void Server::Run() {
       if (errno == ECONNABORTED || errno == EINTR) {
         continue;
       }
+      if (errno == EMFILE) {  // a test took the descriptors away for a moment
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        continue;
+      }
       return;
     }
     ++accepted_;

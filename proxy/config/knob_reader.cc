@@ -88,11 +88,11 @@ class CommandLine {
     app_.set_version_flag("--version", base::StrCat(kProgram, " ", POSTERN_VERSION));
     app_.allow_extras();
     app_.get_formatter()->column_width(44);
-    Add(kConfigFlag, "FILE", "TOML file with the flags' names as keys [POSTERN_CONFIG]",
-        "Operation");
     for (const Knob& knob : Knobs()) {
-      Add(knob.name, knob.value, HelpLine(knob), knob.group);
+      Add(knob.name, knob.value, HelpLine(knob), knob.group, knob.repeatable);
     }
+    Add(kConfigFlag, "FILE", "TOML file with the flags' names as keys [POSTERN_CONFIG]",
+        "Operation", false);
     app_.footer(
         "A flag wins over its environment name, which wins over the file. In the environment,\n"
         "repeatable flags are separated by newlines.");
@@ -134,12 +134,15 @@ class CommandLine {
 
  private:
   void Add(std::string_view name, std::string_view value, std::string_view doc,
-           std::string_view group) {
+           std::string_view group, bool repeatable) {
+    // Every flag may come often: ReadKnobs says which must not, and names it better. CLI11 shows
+    // "..." for its largest number only.
+    constexpr int kOften = CLI::detail::expected_max_vector_size;
     CLI::Option* option = app_.add_option(
         base::StrCat("--", name), [](const CLI::results_t&) { return true; }, std::string(doc));
     option->type_name(std::string(value))
         ->type_size(1)
-        ->expected(1, CLI::detail::expected_max_vector_size)
+        ->expected(1, repeatable ? kOften : kOften / 2)
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->group(std::string(group));

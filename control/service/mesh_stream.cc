@@ -195,6 +195,11 @@ void MeshStream::Connect(const v1::MeshRequest::Hello& hello) {
   if (phase_ == Phase::kConnecting) {
     phase_ = Phase::kOpen;
     PumpLocked();
+    if (!writing_) {
+      // Nothing is owed; the proxy waits to hear that it is connected.
+      queue_.emplace_back(NewResponse()).mutable_keep_alive();
+      PumpLocked();
+    }
     if (phase_ == Phase::kOpen) {
       StartRead(&request_);
     }

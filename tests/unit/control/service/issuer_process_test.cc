@@ -365,6 +365,31 @@ TEST_F(MeshStreamTest, PolicyReachesTheProxyAndItsNackReachesTheOperator) {
   EXPECT_THAT(issuer_->Metrics(), HasSubstr("postern_issuer_nacks_total 1"));
 }
 
+TEST_F(MeshStreamTest, AHelloThatLacksNothingIsAnsweredAtOnce) {
+  const std::shared_ptr<const x509::Svid> svid = NewSvid(WebEntry());
+  const std::unique_ptr<Proxy> first = Connect(svid, 0);
+  const v1::MeshResponse bundles = Await(*first->stream, v1::MeshResponse::kBundles);
+  const v1::MeshResponse policy = Await(*first->stream, v1::MeshResponse::kPolicy);
+
+  rpc::IssuerChannel channel = TcpChannel(svid);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  const auto stream = v1::Mesh::NewStub(channel.channel())->Stream(&context);
+  v1::MeshRequest request;
+  auto* held = request.mutable_hello()->add_held();
+  held->set_kind(v1::KIND_BUNDLES);
+  *held->mutable_version() = bundles.bundles().version();
+  held = request.mutable_hello()->add_held();
+  held->set_kind(v1::KIND_POLICY);
+  *held->mutable_version() = policy.policy().version();
+  stream->Write(request);
+  v1::MeshResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.message_case(), v1::MeshResponse::kKeepAlive);
+  context.TryCancel();
+  stream->Finish();
+}
+
 TEST_F(MeshStreamTest, AStrangerIsRefusedBeforeItHearsAnything) {
   const std::unique_ptr<Proxy> stranger = Connect(nullptr, 0);
   v1::MeshResponse response;

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// A proxy's identity from the real issuer: token, renewal, policy, endpoints, restart of each side.
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/rpc/issuer_channel.h"
+#include "common/x509/certificate.h"
+#include "control/service/issuer_process.h"
+#include "postern/v1/admin.grpc.pb.h"
+#include "proxy/identity/identity_manager.h"
+#include "tests/testing/run_loop.h"
+#include "tests/testing/temp_dir.h"
+
+namespace postern {
+namespace {
+
+using identity::EndpointDirectory;
+using identity::IdentityManager;
+using testing::RunUntil;
+
+constexpr char kWeb[] = "spiffe://example.org/web";
+
+class IssuedIdentityTest : public ::testing::Test {
+ protected:
+  IssuedIdentityTest() : loop_(net::Loop::Create().value()) {
+    StartIssuer(0);
+    proxy_.trust_domain = "example.org";
+    proxy_.state_dir = dir_.Path("proxy");
+    proxy_.join_token_file = dir_.Path("token");
+  }
+  ~IssuedIdentityTest() override {
+    manager_.reset();
+    issuer_.reset();
+  }
+
+  void StartIssuer(uint16_t port) {
+    service::IssuerConfig config{*x509::TrustDomain::Parse("example.org"), dir_.Path("issuer")};
+    config.listen = {"127.0.0.1", port};
+    config.admin = {"127.0.0.1", 0};
+    config.socket = dir_.Path("issuer.sock");
+    issuer_ = service::IssuerProcess::Start(config, base::Clock::System()).value();
+    proxy_.issuer = "127.0.0.1:" + std::to_string(issuer_->grpc_port());
+  }
+  rpc::IssuerChannel Socket() const {
+    rpc::IssuerChannelOptions options;
+    options.target = "unix:" + dir_.Path("issuer.sock");
+    return rpc::IssuerChannel::Create(options).value();
+  }
+
+  // An entry for `id` with a token, which is written to the proxy's token file.
+  void MakeToken(const std::string& id, const std::string& address = "") {
+    const rpc::IssuerChannel socket = Socket();
+    v1::CreateTokenRequest request;
+    request.mutable_entry()->set_spiffe_id(id);
+    if (!address.empty()) {
+      request.mutable_entry()->add_allowed_addresses(address);
+    }
+    v1::CreateTokenResponse response;
+    grpc::ClientContext context;
+    ASSERT_TRUE(
+        v1::Admin::NewStub(socket.channel())->CreateToken(&context, request, &response).ok());
+    dir_.Write("token", response.token());
+  }
+  void PinTheIssuer() {
+    const rpc::IssuerChannel socket = Socket();
+    v1::BundleSet response;
+    grpc::ClientContext context;
+    ASSERT_TRUE(v1::Admin::NewStub(socket.channel())
+                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
+                    .ok());
+    const auto root =
+        x509::CertificateFromDer(base::AsBytes(response.bundles(0).root_der(0))).value();
+    const auto pin = x509::Sha256OfCertificate(root.get());
+    proxy_.issuer_pin = std::string(base::AsText(pin));
+  }
+  void PutPolicy(const std::string& yaml) {
+    const rpc::IssuerChannel socket = Socket();
+    v1::PolicyDocuments request;
+    request.add_documents()->set_name("p.yaml");
+    request.mutable_documents(0)->set_yaml(yaml);
+    v1::PolicyDocuments response;
+    grpc::ClientContext context;
+    const grpc::Status put =
+        v1::Admin::NewStub(socket.channel())->PutPolicy(&context, request, &response);
+    ASSERT_TRUE(put.ok()) << put.error_message();
+  }
+
+  void StartProxy() {
+    snapshots_.clear();
+    policies_.clear();
+    manager_ = IdentityManager::Create(
+                   proxy_, *loop_, base::Clock::System(),
+                   {[this](auto snapshot) { snapshots_.push_back(std::move(snapshot)); },
+                    [this](auto policy) { policies_.push_back(std::move(policy)); }})
+                   .value();
+    manager_->Start();
+  }
+  bool IsConnected() {
+    return RunUntil(*loop_, [&] { return manager_->status().issuer_connected; });
+  }
+  bool Lets(const std::string& id) const {
+    policy::ConnectionFacts facts;
+    facts.source = x509::SpiffeId::Parse(id).value();
+    return !policies_.empty() && policies_.back()->Authorize(facts).allowed;
+  }
+  std::string Look(const std::string& destination) {
+    std::optional<EndpointDirectory::Answer> answer;
+    const auto query = manager_->directory().Lookup(
+        *loop_, net::SocketAddress::Parse(destination).value(),
+        [&answer](EndpointDirectory::Answer got) { answer = std::move(got); });
+    RunUntil(
+        *loop_, [&] { return answer.has_value(); }, std::chrono::seconds(5));
+    if (!answer.has_value() || !answer->ok()) {
+      return answer.has_value() ? answer->status().ToString() : "unanswered";
+    }
+    return (*answer)->has_value() ? (**answer)->expected.front().ToString() : "plaintext";
+  }
+
+  const testing::TempDir dir_;
+  std::unique_ptr<net::Loop> loop_;
+  std::unique_ptr<service::IssuerProcess> issuer_;
+  config::ProxyConfig proxy_;
+  std::vector<std::shared_ptr<const identity::IdentitySnapshot>> snapshots_;
+  std::vector<std::shared_ptr<const policy::PolicySet>> policies_;
+  std::unique_ptr<IdentityManager> manager_;
+};
+
+TEST_F(IssuedIdentityTest, AProxyWithATokenAndAPinBecomesAWorkload) {
+  MakeToken(kWeb);
+  PinTheIssuer();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  EXPECT_EQ(snapshots_.front()->svid->id().uri(), kWeb);
+  // The issuer's first set is empty: the trust domain is let in.
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return manager_->HasPolicy(); }));
+  EXPECT_TRUE(Lets("spiffe://example.org/db"));
+  EXPECT_LT(std::abs(manager_->gauges().clock_skew_seconds), 2);
+}
+
+TEST_F(IssuedIdentityTest, PoliciesAndEndpointsReachTheProxy) {
+  MakeToken("spiffe://example.org/db", "198.18.0.7/32");
+  MakeToken(kWeb);
+  PinTheIssuer();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  PutPolicy(
+      "apiVersion: postern.dev/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n"
+      "spec: {action: ALLOW, rules: [{from: [{spiffeIds: ['spiffe://example.org/a']}]}]}\n");
+  // The first set, which is empty, lets both in.
+  EXPECT_TRUE(
+      RunUntil(*loop_, [&] { return manager_->HasPolicy() && !Lets("spiffe://example.org/b"); }));
+  EXPECT_TRUE(Lets("spiffe://example.org/a"));
+  EXPECT_EQ(Look("198.18.0.7:5432"), "spiffe://example.org/db");
+  EXPECT_EQ(Look("198.18.0.8:5432"), "plaintext");
+}
+
+TEST_F(IssuedIdentityTest, BothSidesRestartWithoutANewToken) {
+  MakeToken(kWeb);
+  PinTheIssuer();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  const std::string serial = snapshots_.back()->svid->serial();
+  const uint16_t port = issuer_->grpc_port();
+  manager_.reset();
+  issuer_.reset();
+  StartProxy();
+  ASSERT_EQ(snapshots_.size(), 1U);
+  EXPECT_EQ(snapshots_.back()->svid->serial(), serial);
+  StartIssuer(port);
+  EXPECT_TRUE(IsConnected());
+  EXPECT_EQ(manager_->status().renewals_ok, 0U);  // none was needed
+}
+
+TEST_F(IssuedIdentityTest, AUnixSocketIsEvidenceEnough) {
+  const rpc::IssuerChannel socket = Socket();
+  v1::CreateEntryRequest request;
+  request.mutable_entry()->set_spiffe_id(kWeb);
+  request.mutable_entry()->add_selectors("unix:uid:" + std::to_string(getuid()));
+  v1::Entry response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(v1::Admin::NewStub(socket.channel())->CreateEntry(&context, request, &response).ok());
+  proxy_.issuer = "unix:" + dir_.Path("issuer.sock");
+  proxy_.trust_domain.clear();
+  proxy_.join_token_file.clear();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  EXPECT_EQ(snapshots_.back()->svid->id().uri(), kWeb);
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return manager_->HasPolicy(); }));
+}
+
+}  // namespace
+}  // namespace postern

@@ -315,8 +315,43 @@ TEST_F(RefusalTest, NeverResumes) {
   EXPECT_EQ(SSL_SESSION_is_resumable(SSL_get0_session(client.ssl())), 0);
 }
 
+// Offers a session that we have never seen, with leave to send early data.
+int UseForeignSession(SSL* ssl, const EVP_MD* /*digest*/, const unsigned char** id,
+                      size_t* id_length, SSL_SESSION** session) {
+  static const unsigned char kName[] = "somebody else's";
+  const unsigned char key[32] = {7};
+  const unsigned char suite[] = {0x13, 0x01};
+  SSL_SESSION* made = SSL_SESSION_new();
+  SSL_SESSION_set1_master_key(made, key, sizeof(key));
+  SSL_SESSION_set_cipher(made, SSL_CIPHER_find(ssl, suite));
+  SSL_SESSION_set_protocol_version(made, TLS1_3_VERSION);
+  SSL_SESSION_set_max_early_data(made, 4096);
+  *id = kName;
+  *id_length = sizeof(kName) - 1;
+  *session = made;
+  return 1;
+}
+
+TEST_F(RefusalTest, SkipsEarlyDataAndNeverDeliversIt) {
+  const Minted identity = ca_.Mint("spiffe://example.org/client");
+  End server = ServerEnd();
+  PlainPeer client = PlainPeer::Client(&identity, [](SSL_CTX* ctx) {
+    SSL_CTX_set_psk_use_session_callback(ctx, &UseForeignSession);
+  });
+  size_t written = 0;
+  ASSERT_EQ(SSL_write_early_data(client.ssl(), "replayed", 8, &written), 1);
+  ASSERT_EQ(written, 8U);
+  client.Talk(server);
+  ASSERT_EQ(server.engine->Handshake().outcome, EngineOutcome::kDone)
+      << server.engine->failure().detail;
+  EXPECT_EQ(SSL_get_early_data_status(client.ssl()), SSL_EARLY_DATA_REJECTED);
+  EXPECT_FALSE(server.engine->facts().resumed);
+  client.Write("fresh");
+  client.Talk(server);
+  EXPECT_EQ(server.received, "fresh");
+}
+
 TEST_F(RefusalTest, SurvivesUpdatesOfKeysButNotAFloodOfThem) {
-  const fakes::FakeClock still;
   fakes::FakeClock clock(absl::Now());
   End server = ServerEnd({.clock = &clock});
   const Minted identity = ca_.Mint("spiffe://example.org/client");

@@ -143,6 +143,9 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
   NameEnvironment(&app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::FileError& error) {
+    err << "postern: --config: " << error.what() << "\n";
+    return kExitUsage;
   } catch (const CLI::ParseError& error) {
     // Help and version are "errors" with exit code 0; all others are usage.
     return app.exit(error, out, err) == 0 ? kExitDone : kExitUsage;

@@ -42,8 +42,13 @@ absl::Status CheckGrammar(const std::vector<NamedYaml>& documents) {
   return PolicySet::Compile(documents, *anybody, 0).status();
 }
 
-absl::Status Put(const std::string& socket, const std::vector<std::string>& files,
+absl::Status Put(const std::string& socket, const std::vector<std::string>& files, bool none,
                  Context& context) {
+  if (files.empty() != none) {
+    return absl::InvalidArgumentError(
+        none ? "--none withdraws every document: give no files with it"
+             : "give the YAML files that shall be in force, or --none to withdraw every document");
+  }
   absl::StatusOr<std::vector<NamedYaml>> documents = ReadFiles(files);
   if (!documents.ok())
     return documents.status();
@@ -173,14 +178,16 @@ void AddPolicy(CLI::App& root, Context& context) {
   struct Options {
     std::string socket, output = "text";
     std::vector<std::string> files;
+    bool none = false;
     CheckOptions check;
   };
   auto o = std::make_shared<Options>();
 
   CLI::App* put = noun->add_subcommand("put", "replace the issuer's whole set of documents");
-  put->add_option("files", o->files, "YAML files")->required();
+  put->add_option("files", o->files, "YAML files");
+  put->add_flag("--none", o->none, "withdraw every document");
   AddSocketOption(put, &o->socket);
-  OnSelected(put, context, [o](Context& c) { return Put(o->socket, o->files, c); });
+  OnSelected(put, context, [o](Context& c) { return Put(o->socket, o->files, o->none, c); });
 
   CLI::App* show = noun->add_subcommand("show", "the documents that the issuer gives out");
   AddSocketOption(show, &o->socket);

@@ -66,7 +66,7 @@ run_preset() {
     local left=$((POSTERN_TIME_LIMIT - SECONDS))
     build=(timeout "$((left > 1 ? left : 1))" "${build[@]}")
   fi
-  cmake --preset "$preset" -DPOSTERN_WERROR=ON && "${build[@]}" || status=$?
+  cmake --preset "$preset" -DPOSTERN_WERROR=ON -DPOSTERN_TESTS=ON && "${build[@]}" || status=$?
   case $status in
     0) ;;
     124) note "$preset" skipped "the build did not fit into the time; run tests/run.sh --preset $preset" ;;

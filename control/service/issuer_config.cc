@@ -169,6 +169,8 @@ ParseOutcome ParseIssuerConfig(int argc, const char* const* argv) {
     std::vector<std::string> arguments = WithEnvironment(app, argc, argv);
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     app.parse(arguments);
+  } catch (const CLI::FileError& error) {
+    return Exit(2, base::StrCat("postern-identity: --config: ", error.what(), "\n"));
   } catch (const CLI::ParseError& error) {
     std::ostringstream out;
     const int code = app.exit(error, out, out);

@@ -217,6 +217,9 @@ TEST_F(CliTest, PutsAPolicyAndShowsIt) {
   EXPECT_EQ(admin_.policy.documents(0).name(), file);
   EXPECT_EQ(admin_.policy.documents(0).yaml(), kPolicy);
   EXPECT_THAT(Ask({"policy", "show"}).out, HasSubstr("db-clients"));
+  EXPECT_EQ(Ask({"policy", "put", "--none", file}).status, 2);
+  EXPECT_EQ(Ask({"policy", "put", "--none"}).status, 0);
+  EXPECT_EQ(admin_.policy.documents_size(), 0);
 }
 
 TEST_F(CliTest, SendsNoPolicyThatDoesNotParse) {
@@ -317,6 +320,9 @@ TEST_F(CliTest, SeparatesRepeatedValuesInTheEnvironmentByNewlines) {
 TEST_F(CliTest, RefusesAConfigFileWithAnUnknownKey) {
   const std::string file = File("postern.toml", "nonsense = 1\n");
   EXPECT_EQ(Ask({"--config", file, "entry", "list"}).status, 2);
+  const Outcome missing = Ask({"--config", admin_.directory() + "/none.toml", "entry", "list"});
+  EXPECT_EQ(missing.status, 2);
+  EXPECT_THAT(missing.err, HasSubstr("--config: "));
 }
 
 TEST_F(CliTest, RendersInterceptionRulesWithoutTouchingAnything) {

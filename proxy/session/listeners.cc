@@ -174,17 +174,17 @@ absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
   return absl::OkStatus();
 }
 
-void Listeners::PauseAll() {
+void Listeners::Pause(base::Direction direction) {
   for (Opened& opened : open_) {
-    if (opened.listener != nullptr) {
+    if (opened.listener != nullptr && opened.spec->direction == direction) {
       opened.listener->Pause();
     }
   }
 }
 
-void Listeners::ResumeAll() {
+void Listeners::Resume(base::Direction direction) {
   for (Opened& opened : open_) {
-    if (opened.listener != nullptr) {
+    if (opened.listener != nullptr && opened.spec->direction == direction) {
       opened.listener->Resume();
     }
   }

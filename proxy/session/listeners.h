@@ -58,8 +58,8 @@ class Listeners {
   Listeners& operator=(const Listeners&) = delete;
 
   const std::vector<Worker::BoundListener>& bound() const { return bound_; }
-  void PauseAll();
-  void ResumeAll();
+  void Pause(base::Direction direction);
+  void Resume(base::Direction direction);
   void Close(base::Direction direction);
   // Accept errors since the last call.
   uint64_t TakeAcceptErrors();

@@ -54,6 +54,6 @@ class OutboundSession final : public Session {
   Carries carries_ = Carries::kMeshTls;
 };
 
-static_assert(sizeof(OutboundSession) <= 1088);
+static_assert(sizeof(OutboundSession) <= 832);
 
 }  // namespace postern::session

@@ -67,9 +67,9 @@ void Session::Advance(Phase next) {
   phase_ = next;
   ArmDeadline(table[At(next)].deadline);
   if (!was_handshaking && IsHandshaking(next)) {
-    worker_.table.HandshakeBegan();
+    worker_.table.HandshakeBegan(via_.direction);
   } else if (was_handshaking && !IsHandshaking(next)) {
-    worker_.table.HandshakeEnded();
+    worker_.table.HandshakeEnded(via_.direction);
   }
 }
 
@@ -133,7 +133,8 @@ bool Session::IdleTimeLeft() {
 
 void Session::OnDeadline() {
   const CloseReason reason = PhasesOf(via_.direction)[At(phase_)].on_deadline;
-  const Side side = phase_ == Phase::kConnect     ? Side::kUpstream
+  const bool upstream = phase_ == Phase::kConnect || phase_ == Phase::kClassify;
+  const Side side = upstream                      ? Side::kUpstream
                     : phase_ == Phase::kHandshake ? mesh_side()
                                                   : Side::kDownstream;
   Fail(reason, side,

@@ -30,8 +30,8 @@ void SessionTable::Remove(const Session& session) {
   on_change_();
 }
 
-void SessionTable::HandshakeEnded() {
-  --handshakes_;
+void SessionTable::HandshakeEnded(base::Direction direction) {
+  --handshakes_[static_cast<size_t>(direction)];
   on_change_();
 }
 

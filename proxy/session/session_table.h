@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/base/failure.h"
 #include "proxy/net/loop.h"
 
 namespace postern::session {
@@ -29,10 +31,12 @@ class SessionTable {
   void Remove(const Session& session);
 
   size_t size() const { return open_.size(); }
-  size_t handshakes() const { return handshakes_; }
+  size_t handshakes(base::Direction direction) const {
+    return handshakes_[static_cast<size_t>(direction)];
+  }
   // A session began, or ended, its way from the accept to the end of the handshake.
-  void HandshakeBegan() { ++handshakes_; }
-  void HandshakeEnded();
+  void HandshakeBegan(base::Direction direction) { ++handshakes_[static_cast<size_t>(direction)]; }
+  void HandshakeEnded(base::Direction direction);
 
   // Calls `visit` for every open session, which may close itself or others.
   void ForEach(const std::function<void(Session&)>& visit);
@@ -43,7 +47,7 @@ class SessionTable {
   std::function<void()> on_change_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Session>> open_;
   std::vector<std::unique_ptr<Session>> dying_;
-  size_t handshakes_ = 0;
+  std::array<size_t, base::kDirectionCount> handshakes_{};
 };
 
 }  // namespace postern::session

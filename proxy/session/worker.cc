@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 #include <utility>
 
@@ -34,6 +35,9 @@ constexpr unsigned kWorkerIdShift = 48;
 // One recv's worth of plaintext and what an earlier one may have left of a record.
 constexpr size_t kRelayScratchExtra = 32U << 10U;
 
+constexpr std::array<base::Direction, base::kDirectionCount> kDirections = {
+    base::Direction::kInbound, base::Direction::kOutbound};
+
 size_t ConnectionLimit(const config::ProxyConfig& config) {
   uint64_t total = config.max_connections;
   if (total == 0) {
@@ -58,7 +62,8 @@ struct Worker::Impl {
   void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                 const net::SocketAddress& peer);
   void OnCountsChanged();
-  bool IsFull() const;
+  void CloseGates();
+  bool IsFull(base::Direction direction) const;
   void SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
   void KeepHouse();
@@ -79,7 +84,7 @@ struct Worker::Impl {
   net::Timer housekeeping;
   std::unique_ptr<Listeners> listeners;
   const size_t connection_limit;
-  Gate gate = Gate::kOpen;
+  std::array<Gate, base::kDirectionCount> gates{};  // by direction
   Thread state = Thread::kNotStarted;
   std::thread thread;
 };
@@ -124,21 +129,32 @@ void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream
     made = std::make_unique<OutboundSession>(context, via, std::move(stream), peer);
   }
   table.Add(std::move(made)).Start();
-  if (gate == Gate::kOpen && IsFull()) {
-    gate = Gate::kPaused;
-    metrics.accept_paused.Add(1);
-    listeners->PauseAll();
+  CloseGates();
+}
+
+bool Worker::Impl::IsFull(base::Direction direction) const {
+  return table.size() >= connection_limit || table.handshakes(direction) >= kMaxHandshakes;
+}
+
+// Each direction by itself: clients that stall inbound do not keep the application from dialling.
+void Worker::Impl::CloseGates() {
+  for (const base::Direction direction : kDirections) {
+    Gate& gate = gates[static_cast<size_t>(direction)];
+    if (gate == Gate::kOpen && IsFull(direction)) {
+      gate = Gate::kPaused;
+      metrics.accept_paused.Add(1);
+      listeners->Pause(direction);
+    }
   }
 }
 
-bool Worker::Impl::IsFull() const {
-  return table.size() >= connection_limit || table.handshakes() >= kMaxHandshakes;
-}
-
 void Worker::Impl::OnCountsChanged() {
-  if (gate == Gate::kPaused && !IsFull()) {
-    gate = Gate::kOpen;
-    listeners->ResumeAll();
+  for (const base::Direction direction : kDirections) {
+    Gate& gate = gates[static_cast<size_t>(direction)];
+    if (gate == Gate::kPaused && !IsFull(direction)) {
+      gate = Gate::kOpen;
+      listeners->Resume(direction);
+    }
   }
   drainer.OnSessionGone();
 }

@@ -66,6 +66,7 @@ struct MeshState::Impl {
       : store(the_store), clock(the_clock) {}
 
   std::vector<store::Speaker> SpeakersOf(const std::string& entry_id) const;
+  size_t SessionsOf(const ProxyFacts& facts) const;  // of its entry, from its address
   std::vector<std::pair<Address, std::vector<Endpoint>>> SubscribedAnswers(
       const std::vector<base::IpAddress>& ips) const;
   void Republish(const std::string& entry_id, uint64_t except, Wakes& wakes);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/strings.h"
 #include "control/mesh/mesh_impl.h"
 
 namespace postern::mesh {
@@ -24,6 +25,16 @@ std::vector<store::Speaker> MeshState::Impl::SpeakersOf(const std::string& entry
     }
   }
   return speakers;
+}
+
+size_t MeshState::Impl::SessionsOf(const ProxyFacts& facts) const {
+  const auto connected = proxies_of_entry.find(facts.entry_id);
+  if (connected == proxies_of_entry.end()) {
+    return 0;
+  }
+  return static_cast<size_t>(std::count_if(
+      connected->second.begin(), connected->second.end(),
+      [this, &facts](uint64_t id) { return proxies.at(id).facts.source == facts.source; }));
 }
 
 std::vector<std::pair<Address, std::vector<Endpoint>>> MeshState::Impl::SubscribedAnswers(
@@ -305,6 +316,11 @@ absl::StatusOr<std::unique_ptr<Session>> MeshState::Connect(const ProxyFacts& fa
   const auto entry = impl_->entries.find(facts.entry_id);
   if (entry == impl_->entries.end() || entry->second.spiffe_id != facts.id) {
     return absl::NotFoundError("the entry of this proxy's certificate does not exist any more");
+  }
+  if (impl_->SessionsOf(facts) >= kMaxSessionsFromOneSource) {
+    return absl::ResourceExhaustedError(base::StrCat("this identity has ",
+                                                     kMaxSessionsFromOneSource, " streams from ",
+                                                     facts.source.ToString(), " already"));
   }
   const uint64_t id = impl_->next_id++;
   Impl::Proxy proxy{.facts = facts, .waker = waker, .connected_at = impl_->clock.Now()};

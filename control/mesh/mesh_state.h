@@ -20,6 +20,9 @@ namespace postern::mesh {
 
 inline constexpr size_t kMaxSubscriptions = 16384;  // addresses of one session
 inline constexpr size_t kMaxServing = 1024;
+// Of one entry from one address: a proxy has one, and a second while it hands over. What one
+// certificate can make the issuer remember is bounded by this times the two above.
+inline constexpr size_t kMaxSessionsFromOneSource = 32;
 inline constexpr size_t kMaxAnswersPerUpdate = 256;  // Take again for the rest
 
 // For how long a proxy that has gone is still counted as serving: a reconnect must not make its
@@ -115,7 +118,8 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
   // called, from any thread, when Take has something new that was not caused by this session's own
   // calls; it must not block and must not destroy the session. It is neither running nor called any
   // more once ~Session has returned: so hold no lock there that `wake` takes. NotFound: the entry
-  // does not exist (any more), or has another identity.
+  // does not exist (any more), or has another identity. ResourceExhausted: more than
+  // kMaxSessionsFromOneSource.
   absl::StatusOr<std::unique_ptr<Session>> Connect(const ProxyFacts& facts,
                                                    std::function<void()> wake);
 

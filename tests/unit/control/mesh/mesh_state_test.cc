@@ -302,6 +302,21 @@ TEST_F(MeshStateTest, BoundsWhatOneProxyMayAskFor) {
   EXPECT_EQ(state_->subscriptions(), 0U);
 }
 
+TEST_F(MeshStateTest, OneIdentityGetsABoundedNumberOfSessionsFromOneAddress) {
+  const auto entry = Add("/client", {});
+  std::vector<std::unique_ptr<Session>> sessions;
+  for (size_t i = 0; i < kMaxSessionsFromOneSource; ++i) {
+    sessions.push_back(Connect(entry, "198.18.0.9"));
+  }
+  const auto over = state_->Connect({entry.spiffe_id, entry.id, Ip("198.18.0.9")}, [] {});
+  EXPECT_EQ(over.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(state_->connected(), kMaxSessionsFromOneSource);
+  Connect(entry, "198.18.0.10");             // a replica elsewhere
+  Connect(Add("/other", {}), "198.18.0.9");  // another workload behind the same address
+  sessions.pop_back();
+  Connect(entry, "198.18.0.9");
+}
+
 TEST_F(MeshStateTest, SendsBundlesAndPolicyOnceForEachVersion) {
   state_->SetBundles({.version = {1, 1}, .bundles = {{"example.org", {"der"}}}});
   std::atomic<int> wakes{0};

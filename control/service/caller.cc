@@ -46,10 +46,10 @@ Caller WhoCalls(const grpc::ServerContextBase& context, const UnixListener* unix
   return caller;
 }
 
-x509::ChainVerdict VerifiedClient(const grpc::ServerContextBase& context, const ca::CaSigner& ca,
+x509::ChainVerdict VerifiedClient(const grpc::AuthContext& connection, const ca::CaSigner& ca,
                                   const base::Clock& clock) {
   const std::shared_ptr<const ca::SigningSlot> slot = ca.current();
-  return rpc::VerifyClient(*context.auth_context(), *ca.bundles(), slot->chain, clock.Now());
+  return rpc::VerifyClient(connection, *ca.bundles(), slot->chain, clock.Now());
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

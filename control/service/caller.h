@@ -14,6 +14,7 @@
 #include "control/service/unix_listener.h"
 
 namespace grpc {
+class AuthContext;
 class ServerContextBase;
 class Status;
 }  // namespace grpc
@@ -31,8 +32,9 @@ struct Caller {
 // `unix_listener` may be null (TCP alone). A caller that is neither gets an empty source.
 Caller WhoCalls(const grpc::ServerContextBase& context, const UnixListener* unix_listener);
 
-// The call's client certificate, verified now against our own bundle (rpc::VerifyClient).
-x509::ChainVerdict VerifiedClient(const grpc::ServerContextBase& context, const ca::CaSigner& ca,
+// The client certificate of a call's connection, verified now against our own bundle
+// (rpc::VerifyClient).
+x509::ChainVerdict VerifiedClient(const grpc::AuthContext& connection, const ca::CaSigner& ca,
                                   const base::Clock& clock);
 
 // The only place where a Status becomes a grpc::Status. OK maps to OK.

@@ -82,7 +82,7 @@ absl::Status CertifyService::Admit(grpc::ServerContext& context, const Caller& c
 
 absl::StatusOr<attest::Evidence> CertifyService::CertificateEvidence(
     const grpc::ServerContext& context) const {
-  x509::ChainVerdict verdict = VerifiedClient(context, *parts_.ca, *parts_.clock);
+  x509::ChainVerdict verdict = VerifiedClient(*context.auth_context(), *parts_.ca, *parts_.clock);
   if (!verdict.peer.has_value()) {
     return Refuse(RefusalReason::kUnattested,
                   base::StrCat("the channel's client certificate: ", verdict.error.detail));

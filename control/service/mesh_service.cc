@@ -74,10 +74,11 @@ void MeshService::Impl::Work() {
     if (tasks.empty()) {
       return;
     }
-    const std::function<void()> task = std::move(tasks.front());
+    std::function<void()> task = std::move(tasks.front());
     tasks.pop_front();
     lock.unlock();
     task();
+    task = nullptr;  // with what it holds, which may be the last of a stream
     lock.lock();
   }
 }

@@ -15,7 +15,7 @@ inline constexpr size_t kMaxMeshStreams = 20'000;
 // A stream: Hello, then (on the service's own thread, because the store may block) authentication
 // by the channel's client certificate, or over the unix socket by the peer's credentials; then
 // whatever the mesh session has for this proxy, one write at a time. It ends at the certificate's
-// notAfter.
+// notAfter; over the unix socket, when a certificate of now would end.
 class MeshService {
  public:
   explicit MeshService(const ServiceParts& parts);

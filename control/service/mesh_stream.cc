@@ -31,6 +31,7 @@ MeshStream::MeshStream(const ServiceParts& parts, grpc::CallbackServerContext& c
       context_(context),
       executor_(std::move(executor)),
       caller_(WhoCalls(context, parts.unix_listener)),
+      connection_(context.auth_context()),
       begun_(parts.clock->SinceBoot()),
       written_at_(begun_) {}
 
@@ -45,13 +46,19 @@ void MeshStream::OnReadDone(bool ok) {
     End(absl::OkStatus());
     return;
   }
+  // Known before: once it has connected, the next message may be read into request_ already.
+  const bool hello = request_.message_case() == v1::MeshRequest::kHello;
   const absl::Status handled = Handle(request_);
   if (!handled.ok()) {
     End(handled);
     return;
   }
+  // While it connects nothing more is read: a proxy cannot queue up work before it is known. Open
+  // begins the next read, maybe before this line: a second one beside it would abort the process.
+  if (hello) {
+    return;
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
-  // While it connects nothing more is read: a proxy cannot queue up work before it is known.
   if (phase_ == Phase::kOpen) {
     PumpLocked();
     if (phase_ == Phase::kOpen) {
@@ -121,16 +128,21 @@ absl::StatusOr<mesh::ProxyFacts> MeshStream::AuthenticateUnixPeer() {
     return absl::PermissionDeniedError(
         base::StrCat(entries->size(), " entries match this process; exactly one must"));
   }
+  const store::Entry& entry = entries->front();
   const std::array<uint8_t, 4> loopback = {127, 0, 0, 1};
-  return mesh::ProxyFacts{entries->front().spiffe_id, entries->front().id,
-                          *base::IpAddress::FromBytes(loopback)};
+  // There is no certificate here whose end would end the stream, and entries are deleted.
+  const absl::Duration lifetime =
+      entry.svid_ttl == absl::ZeroDuration() ? parts_.issuer->ttl().default_ttl : entry.svid_ttl;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  not_after_ = parts_.clock->Now() + lifetime;
+  return mesh::ProxyFacts{entry.spiffe_id, entry.id, *base::IpAddress::FromBytes(loopback)};
 }
 
 absl::StatusOr<mesh::ProxyFacts> MeshStream::Authenticate() {
   if (caller_.unix_peer != nullptr) {
     return AuthenticateUnixPeer();
   }
-  const x509::ChainVerdict verdict = VerifiedClient(context_, *parts_.ca, *parts_.clock);
+  const x509::ChainVerdict verdict = VerifiedClient(*connection_, *parts_.ca, *parts_.clock);
   if (!verdict.peer.has_value()) {
     return absl::UnauthenticatedError(
         base::StrCat("the channel's client certificate: ", verdict.error.detail));
@@ -189,21 +201,29 @@ void MeshStream::Connect(const v1::MeshRequest::Hello& hello) {
     End(done);
     return;
   }
-  spdlog::debug("mesh stream open source={} spiffe_id={}", caller_.source, facts->id.uri());
-  const std::lock_guard<std::mutex> lock(mutex_);
-  session_ = std::move(session);
-  if (phase_ == Phase::kConnecting) {
-    phase_ = Phase::kOpen;
-    PumpLocked();
-    if (!writing_) {
-      // Nothing is owed; the proxy waits to hear that it is connected.
-      queue_.emplace_back(NewResponse()).mutable_keep_alive();
-      PumpLocked();
-    }
-    if (phase_ == Phase::kOpen) {
-      StartRead(&request_);
-    }
+  if (!Open(session)) {
+    return;  // it went meanwhile; the session ends here, with a reference to this stream still held
   }
+  spdlog::debug("mesh stream open source={} spiffe_id={}", caller_.source, facts->id.uri());
+}
+
+bool MeshStream::Open(std::unique_ptr<mesh::Session>& session) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (phase_ != Phase::kConnecting) {
+    return false;
+  }
+  session_ = std::move(session);
+  phase_ = Phase::kOpen;
+  PumpLocked();
+  if (!writing_) {
+    // Nothing is owed; the proxy waits to hear that it is connected.
+    queue_.emplace_back(NewResponse()).mutable_keep_alive();
+    PumpLocked();
+  }
+  if (phase_ == Phase::kOpen) {
+    StartRead(&request_);
+  }
+  return true;
 }
 
 v1::MeshResponse MeshStream::NewResponse() const {
@@ -261,7 +281,8 @@ void MeshStream::Tick() {
   if (phase_ == Phase::kHello && now - begun_ > kHelloDeadline) {
     EndLocked(absl::DeadlineExceededError("no hello in time"));
   } else if (phase_ == Phase::kOpen && parts_.clock->Now() >= not_after_) {
-    EndLocked(absl::UnauthenticatedError("the client certificate of this stream has expired"));
+    EndLocked(
+        absl::UnauthenticatedError("the attestation of this stream has expired: connect again"));
   } else if (phase_ == Phase::kOpen && !writing_ && now - written_at_ > kKeepAlivePeriod) {
     queue_.emplace_back(NewResponse()).mutable_keep_alive();
     PumpLocked();

@@ -50,6 +50,8 @@ class MeshStream final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::Mes
   absl::Status Handle(const v1::MeshRequest& request);
   absl::Status HandleHello(const v1::MeshRequest::Hello& hello);
   void Connect(const v1::MeshRequest::Hello& hello);  // on the executor
+  // Takes `session` over and begins to serve it; false: the stream has ended meanwhile.
+  bool Open(std::unique_ptr<mesh::Session>& session);
   absl::StatusOr<mesh::ProxyFacts> Authenticate();
   absl::StatusOr<mesh::ProxyFacts> AuthenticateUnixPeer();
   absl::Status ApplyHello(mesh::Session& session, const v1::MeshRequest::Hello& hello) const;
@@ -59,9 +61,10 @@ class MeshStream final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::Mes
   v1::MeshResponse NewResponse() const;
 
   const ServiceParts parts_;
-  grpc::CallbackServerContext& context_;
+  grpc::CallbackServerContext& context_;  // gone after OnDone; the executor's tasks may come later
   const Executor executor_;
   const Caller caller_;
+  const std::shared_ptr<const grpc::AuthContext> connection_;
   const absl::Duration begun_;
   std::shared_ptr<MeshStream> self_;
 

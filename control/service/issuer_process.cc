@@ -26,6 +26,7 @@ constexpr int kMaxThreads = 32;  // of the unary handlers
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
 constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
+constexpr absl::Duration kClockSetBack = absl::Minutes(1);
 
 mesh::BundleSet BundlesOf(const ca::CaSigner& ca) {
   mesh::BundleSet set{ca.bundle_version(), {}};
@@ -99,6 +100,7 @@ struct IssuerProcess::Impl {
 
   mutable std::mutex own_mutex;  // the scrape reads what Tick renews
   absl::Time own_not_after = absl::InfinitePast();
+  absl::Time renewed_own_at = absl::InfinitePast();  // or tried to
   absl::Time renew_own_at = absl::InfinitePast();
   absl::Duration cleaned_at = absl::ZeroDuration();
 };
@@ -165,8 +167,8 @@ absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
   }
   const std::lock_guard<std::mutex> lock(own_mutex);
   own_not_after = (*own)->not_after();
-  const absl::Time now = clock.Now();
-  renew_own_at = now + (own_not_after - now) / 2;
+  renewed_own_at = clock.Now();
+  renew_own_at = renewed_own_at + (own_not_after - renewed_own_at) / 2;
   return absl::OkStatus();
 }
 
@@ -185,6 +187,8 @@ ServiceParts IssuerProcess::Impl::Parts() {
 absl::Status IssuerProcess::Impl::ListenTcp() {
   grpc::ServerBuilder builder;
   Bound(builder);
+  // gRPC's default would silently share the port with another issuer of this user.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(Authority(config.listen), credentials->credentials(), &grpc_port);
   builder.RegisterService(certify.get());
   builder.RegisterService(mesh_service->service());
@@ -301,12 +305,15 @@ IssuerProcess::~IssuerProcess() = default;
 
 void IssuerProcess::Tick() {
   const absl::Duration now = impl_->clock.SinceBoot();
-  if (impl_->clock.Now() >= impl_->renew_own_at) {
+  const absl::Time wall = impl_->clock.Now();
+  // A clock that was ahead and was put right leaves a certificate of the future.
+  if (wall >= impl_->renew_own_at || wall < impl_->renewed_own_at - kClockSetBack) {
     const absl::Status renewed = impl_->RenewOwnCertificate();
     if (!renewed.ok()) {
       spdlog::error("own certificate not renewed, the old one goes on: {}", base::Message(renewed));
       const std::lock_guard<std::mutex> lock(impl_->own_mutex);
-      impl_->renew_own_at = impl_->clock.Now() + kRenewalRetry;
+      impl_->renewed_own_at = wall;
+      impl_->renew_own_at = wall + kRenewalRetry;
     }
   }
   if (const absl::Status kept = impl_->mesh->Maintain(); !kept.ok()) {

@@ -19,6 +19,7 @@
 #include "postern/v1/admin.grpc.pb.h"
 #include "postern/v1/identity.grpc.pb.h"
 #include "postern/v1/mesh.grpc.pb.h"
+#include "tests/fakes/fake_clock.h"
 #include "tests/testing/temp_dir.h"
 
 namespace postern::service {
@@ -41,7 +42,7 @@ class IssuerProcessTest : public ::testing::Test {
     config.admin = {"127.0.0.1", 0};
     config.socket = directory_.path() + "/identity.sock";
     config.certify_rate = certify_rate_;
-    auto started = IssuerProcess::Start(config, base::Clock::System());
+    auto started = IssuerProcess::Start(config, *clock_);
     ASSERT_TRUE(started.ok()) << started.status();
     issuer_ = *std::move(started);
     unix_channel_.emplace(*rpc::IssuerChannel::Create(
@@ -130,6 +131,8 @@ class IssuerProcessTest : public ::testing::Test {
     return request;
   }
 
+  fakes::FakeClock fake_clock_;  // used where `clock_` says so; the issuer goes before it
+  const base::Clock* clock_ = &base::Clock::System();
   uint32_t certify_rate_ = 500;
   testing::TempDir directory_;
   std::unique_ptr<IssuerProcess> issuer_;
@@ -230,6 +233,16 @@ TEST_F(IssuerProcessTest, ARestartKeepsTheCaAndTheEntries) {
   EXPECT_EQ(renewed.svid->id(), first.svid->id());
 }
 
+TEST_F(IssuerProcessTest, APortInUseIsRefusedAlsoToAnotherIssuerOfThisUser) {
+  IssuerConfig config{*x509::TrustDomain::Parse("example.org"), directory_.path() + "/other"};
+  config.listen = {"127.0.0.1", issuer_->grpc_port()};
+  config.admin = {"127.0.0.1", 0};
+  config.socket = directory_.path() + "/other.sock";
+  const auto second = IssuerProcess::Start(config, base::Clock::System());
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--listen"));
+}
+
 TEST_F(IssuerProcessTest, BadEntriesNameTheirField) {
   for (const auto& [id, field] : std::vector<std::pair<std::string, std::string>>{
            {"spiffe://example.org/postern/identity", "spiffe_id"},
@@ -260,6 +273,64 @@ TEST_F(RateLimitedIssuerTest, TellsWhenToComeBack) {
   EXPECT_EQ(last.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_GT(std::stoi(last.retry_after), 0);
   EXPECT_LE(std::stoi(last.retry_after), 501);
+}
+
+// An issuer whose time the test decides.
+class IssuerClockTest : public IssuerProcessTest {
+ protected:
+  void SetUp() override {
+    clock_ = &fake_clock_;
+    StartIssuer();
+  }
+  // Its own certificates count too.
+  uint64_t Issued() {
+    grpc::ClientContext context;
+    v1::IssuerStatus status;
+    EXPECT_TRUE(v1::Admin::NewStub(unix_channel_->channel())
+                    ->GetStatus(&context, v1::GetStatusRequest(), &status)
+                    .ok());
+    return status.certificates_issued();
+  }
+  void Restart() {
+    unix_channel_.reset();
+    issuer_.reset();
+    StartIssuer();
+  }
+};
+
+TEST_F(IssuerClockTest, AClockThatIsPutBackLeavesNoCertificateOfTheFuture) {
+  fake_clock_.Advance(absl::Hours(240));
+  Restart();  // its certificate begins nine days after the CA
+  issuer_->Tick();
+  const uint64_t before = Issued();
+  fake_clock_.SetNow(fake_clock_.Now() - absl::Hours(216));
+  issuer_->Tick();
+  EXPECT_EQ(Issued(), before + 1);
+  issuer_->Tick();
+  EXPECT_EQ(Issued(), before + 1);
+}
+
+TEST_F(IssuerClockTest, AUnixPeersStreamEndsWhenACertificateWould) {
+  v1::CreateEntryRequest request;
+  *request.mutable_entry() = WebEntry();
+  request.mutable_entry()->add_selectors(base::StrCat("unix:uid:", getuid()));
+  grpc::ClientContext create_context;
+  v1::Entry entry;
+  ASSERT_TRUE(v1::Admin::NewStub(unix_channel_->channel())
+                  ->CreateEntry(&create_context, request, &entry)
+                  .ok());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  const auto stream = v1::Mesh::NewStub(unix_channel_->channel())->Stream(&context);
+  v1::MeshRequest hello;
+  hello.mutable_hello()->set_proxy_version("test");
+  stream->Write(hello);
+  v1::MeshResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  fake_clock_.Advance(absl::Hours(1));
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
 }
 
 // A proxy's mesh stream.

@@ -20,9 +20,12 @@ RenewalSchedule::RenewalSchedule(RandomFraction random)
 void RenewalSchedule::OnCertificate(absl::Duration now, absl::Duration age,
                                     absl::Duration lifetime) {
   backoff_.Reset();
-  const absl::Duration issued = now - std::clamp(age, absl::ZeroDuration(), lifetime);
-  ends_ = issued + lifetime;
-  due_ = std::max(now, issued + lifetime * (kEarliestFraction + kFractionSpread * random_()));
+  const absl::Duration whole = std::max(lifetime, absl::ZeroDuration());
+  const absl::Duration issued = now - std::clamp(age, absl::ZeroDuration(), whole);
+  ends_ = issued + whole;
+  // A clock that is almost a lifetime ahead would have every certificate renewed as it comes.
+  const absl::Duration soonest = age > absl::ZeroDuration() ? now : now + kSoonest;
+  due_ = std::max(soonest, issued + whole * (kEarliestFraction + kFractionSpread * random_()));
 }
 
 void RenewalSchedule::OnFailure(absl::Duration now, absl::Duration retry_after) {

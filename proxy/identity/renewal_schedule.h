@@ -22,11 +22,12 @@ class RenewalSchedule {
  public:
   static constexpr absl::Duration kLongestWithoutCertificate = absl::Seconds(10);
   static constexpr absl::Duration kLongestRetryAfter = absl::Minutes(5);
+  static constexpr absl::Duration kSoonest = absl::Seconds(1);  // after one that just came
 
   explicit RenewalSchedule(RandomFraction random);
 
   // A certificate is in use. `age`: how long ago it was issued (0 for one that just came),
-  // `lifetime`: from issuing to its end.
+  // `lifetime`: from issuing to its end. Any values: clocks that disagree make negative ones.
   void OnCertificate(absl::Duration now, absl::Duration age, absl::Duration lifetime);
   // An attempt failed. `retry_after`: what the issuer asked for, zero if nothing.
   void OnFailure(absl::Duration now, absl::Duration retry_after);

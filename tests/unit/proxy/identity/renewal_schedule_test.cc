@@ -66,6 +66,20 @@ TEST(RenewalScheduleTest, CountsTheAgeOfAKeptCertificate) {
   EXPECT_EQ(schedule.due(), kNow);
 }
 
+// The lifetime is computed from what the issuer said and from what a file held.
+TEST(RenewalScheduleTest, TakesALifetimeThatIsNoneForOneThatHasEnded) {
+  RenewalSchedule schedule(Always(0.5));
+  for (const absl::Duration lifetime :
+       {absl::ZeroDuration(), absl::Seconds(-1), absl::Hours(-9), -absl::InfiniteDuration()}) {
+    schedule.OnCertificate(kNow, absl::Minutes(1), lifetime);
+    EXPECT_EQ(schedule.due(), kNow);
+    schedule.OnFailure(kNow, absl::ZeroDuration());
+    EXPECT_GT(schedule.due(), kNow);
+    schedule.OnCertificate(kNow, absl::ZeroDuration(), lifetime);
+    EXPECT_EQ(schedule.due(), kNow + RenewalSchedule::kSoonest) << "each success asks at once";
+  }
+}
+
 TEST(RenewalScheduleTest, TakesAnAgeThatAWrongClockMadeForNone) {
   RenewalSchedule schedule(Always(0.5));
   schedule.OnCertificate(kNow, -absl::Hours(5), absl::Hours(1));

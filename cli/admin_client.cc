@@ -19,6 +19,8 @@
 namespace postern::cli {
 namespace {
 
+constexpr int kMaxAnswerBytes = 64 << 20;  // tens of thousands of entries
+
 constexpr std::chrono::seconds kDeadline{10};
 
 absl::Status ExplainConnect(int error, const std::string& path) {
@@ -96,8 +98,10 @@ absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(const std::str
   if (absl::Status status = TrySocket(socket_path); !status.ok())
     return status;
   auto impl = std::make_unique<Impl>();
-  impl->stub = v1::Admin::NewStub(
-      grpc::CreateChannel(base::StrCat("unix:", socket_path), grpc::InsecureChannelCredentials()));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
+  impl->stub = v1::Admin::NewStub(grpc::CreateCustomChannel(
+      base::StrCat("unix:", socket_path), grpc::InsecureChannelCredentials(), arguments));
   return std::unique_ptr<AdminClient>(new AdminClient(std::move(impl)));
 }
 

@@ -22,7 +22,8 @@ namespace postern::service {
 namespace {
 
 constexpr int kMaxStreamsPerConnection = 16;
-constexpr int kMaxThreads = 32;  // of the unary handlers
+constexpr int kMaxThreads = 32;                 // of the unary handlers
+constexpr int kMaxAdminRequestBytes = 4 << 20;  // a whole set of policy documents comes at once
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
 constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
@@ -203,6 +204,7 @@ absl::Status IssuerProcess::Impl::ListenTcp() {
 absl::Status IssuerProcess::Impl::ListenUnix() {
   grpc::ServerBuilder builder;
   Bound(builder);
+  builder.SetMaxReceiveMessageSize(kMaxAdminRequestBytes);
   builder.RegisterService(certify.get());
   builder.RegisterService(admin.get());
   builder.RegisterService(mesh_service->service());
@@ -323,6 +325,11 @@ void IssuerProcess::Tick() {
     impl_->cleaned_at = now;
     if (const absl::Status cleaned = impl_->registry->CleanUp(); !cleaned.ok()) {
       spdlog::warn("store not cleaned up: {}", base::Message(cleaned));
+    }
+    // After a change of the entries the mesh reads them again; where the store failed just then,
+    // this makes up for it.
+    if (const absl::Status read = impl_->mesh->ReloadEntries(); !read.ok()) {
+      spdlog::warn("entries not read again: {}", base::Message(read));
     }
   }
 }

@@ -13,6 +13,9 @@ namespace postern::service {
 namespace {
 
 constexpr auto kTickPeriod = std::chrono::seconds(1);
+// New streams a second from one source, before it is known who it is: streams that never say who
+// they are would else fill all places for as long as a hello may take.
+constexpr double kStreamsPerSecond = 200;
 
 // Answers one status at once: for streams over the limit.
 class Refusal final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::MeshResponse> {
@@ -26,7 +29,8 @@ class Refusal final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::MeshRe
 // Two threads: `worker` runs what blocks, one task after the other; `ticker` looks after the
 // streams once a second.
 struct MeshService::Impl final : public v1::Mesh::CallbackService {
-  explicit Impl(const ServiceParts& service_parts) : parts(service_parts) {}
+  explicit Impl(const ServiceParts& service_parts)
+      : parts(service_parts), limit(kStreamsPerSecond, *service_parts.clock) {}
 
   grpc::ServerBidiReactor<v1::MeshRequest, v1::MeshResponse>* Stream(
       grpc::CallbackServerContext* context) override;
@@ -36,6 +40,7 @@ struct MeshService::Impl final : public v1::Mesh::CallbackService {
   void TickAll();
 
   const ServiceParts parts;
+  RateLimiter limit;
   std::mutex mutex;
   std::condition_variable changed;
   bool stopping = false;
@@ -47,6 +52,10 @@ struct MeshService::Impl final : public v1::Mesh::CallbackService {
 
 grpc::ServerBidiReactor<v1::MeshRequest, v1::MeshResponse>* MeshService::Impl::Stream(
     grpc::CallbackServerContext* context) {
+  if (limit.Take(WhoCalls(*context, parts.unix_listener).rate_key) > absl::ZeroDuration()) {
+    parts.counters->streams_refused.fetch_add(1);
+    return new Refusal(absl::ResourceExhaustedError("too many new mesh streams from this source"));
+  }
   const auto stream = std::make_shared<MeshStream>(
       parts, *context, [this](std::function<void()> task) { Post(std::move(task)); });
   {

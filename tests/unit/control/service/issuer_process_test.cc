@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -475,6 +476,22 @@ TEST_F(MeshStreamTest, AHelloThatLacksNothingIsAnsweredAtOnce) {
   EXPECT_EQ(response.message_case(), v1::MeshResponse::kKeepAlive);
   context.TryCancel();
   stream->Finish();
+}
+
+TEST_F(IssuerProcessTest, TakesAPolicyOfManyDocuments) {
+  v1::PolicyDocuments policy;
+  for (int i = 0; i < 200; ++i) {
+    policy.add_documents()->set_name(base::StrCat("p", i, ".yaml"));
+    policy.mutable_documents(i)->set_yaml(std::string(2000, '#'));
+  }
+  v1::PolicyDocuments put;
+  grpc::ClientContext context;
+  // A proxy's channel sends no message of this size; an operator's does.
+  const auto channel = grpc::CreateChannel("unix:" + directory_.path() + "/identity.sock",
+                                           grpc::InsecureChannelCredentials());
+  const grpc::Status status = v1::Admin::NewStub(channel)->PutPolicy(&context, policy, &put);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(put.documents_size(), 200);
 }
 
 TEST_F(MeshStreamTest, AStrangerIsRefusedBeforeItHearsAnything) {

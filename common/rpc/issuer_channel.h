@@ -55,7 +55,9 @@ inline constexpr int kKeepAliveTimeoutMs = 10'000;
 // 10 s) is not wanted. gRPC 1.51 offers TLS 1.2 as well and copies the key as PEM; see
 // issuer_server.h.
 //
-// Any thread.
+// Any thread but one of gRPC's: letting go of a channel inside a gRPC callback (with the last
+// reference to it, or to a ClientContext that was used on it) makes gRPC wait for the thread that
+// it is on, and damages memory when it was the last channel of the process.
 class IssuerChannel {
  public:
   // InvalidArgument: a target that is neither form, neither bundles nor a pin, or no bundle for the

@@ -6,12 +6,11 @@
 
 #include <charconv>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "common/base/strings.h"
 #include "postern/v1/identity.grpc.pb.h"
+#include "proxy/identity/let_go.h"
 #include "proxy/identity/rpc_status.h"
 
 namespace postern::identity {
@@ -32,7 +31,10 @@ absl::Duration RetryAfter(const grpc::ClientContext& context) {
 
 }  // namespace
 
-struct CertifyCall::State {
+// Owned by the CertifyCall, on the main loop. gRPC's thread looks at it through a plain pointer
+// until it says through `let_go` that it has done: were it to own a part, the channel could end on
+// it, and ending the last channel of the process waits for that very thread.
+struct CertifyCall::State : std::enable_shared_from_this<State> {
   State(net::Loop& main, rpc::IssuerChannel made, const base::Clock* wall)
       : loop(main),
         channel(std::move(made)),
@@ -48,13 +50,10 @@ struct CertifyCall::State {
   std::shared_ptr<v1::CertifyResponse> response = std::make_shared<v1::CertifyResponse>();
   absl::Duration sent;                // SinceBoot
   std::function<void(Outcome)> done;  // loop only; empty once called or cancelled
-
-  std::mutex mutex;
-  std::condition_variable finished_changed;
-  bool finished = false;  // guarded by mutex: gRPC has let go
+  const std::shared_ptr<LetGo> let_go = std::make_shared<LetGo>();
 
   Outcome Judge(const grpc::Status& status) const;
-  void Finish();
+  void PostOutcome(const grpc::Status& status);
 };
 
 CertifyCall::Outcome CertifyCall::State::Judge(const grpc::Status& status) const {
@@ -70,10 +69,12 @@ CertifyCall::Outcome CertifyCall::State::Judge(const grpc::Status& status) const
   return outcome;
 }
 
-void CertifyCall::State::Finish() {
-  const std::lock_guard lock(mutex);
-  finished = true;
-  finished_changed.notify_all();
+void CertifyCall::State::PostOutcome(const grpc::Status& status) {
+  loop.Post([weak = weak_from_this(), outcome = Judge(status)] {
+    if (const auto state = weak.lock(); state != nullptr && state->done) {
+      std::exchange(state->done, nullptr)(outcome);
+    }
+  });
 }
 
 CertifyCall::CertifyCall(std::shared_ptr<State> state) : state_(std::move(state)) {}
@@ -81,8 +82,7 @@ CertifyCall::CertifyCall(std::shared_ptr<State> state) : state_(std::move(state)
 CertifyCall::~CertifyCall() {
   state_->done = nullptr;
   state_->context.TryCancel();
-  std::unique_lock lock(state_->mutex);
-  state_->finished_changed.wait(lock, [this] { return state_->finished; });
+  state_->let_go->Wait();
 }
 
 absl::StatusOr<std::unique_ptr<CertifyCall>> CertifyCall::Start(
@@ -98,16 +98,11 @@ absl::StatusOr<std::unique_ptr<CertifyCall>> CertifyCall::Start(
   state->sent = options.clock->SinceBoot();
   state->context.set_deadline(std::chrono::system_clock::now() +
                               absl::ToChronoMilliseconds(kDeadline));
-  // gRPC holds the state through this callback until the call has ended. Post comes first: once
-  // Finish was called, the loop may go.
   state->stub->async()->Certify(
-      &state->context, &state->request, state->response.get(), [state](const grpc::Status& status) {
-        state->loop.Post([state, outcome = state->Judge(status)]() mutable {
-          if (auto callback = std::exchange(state->done, nullptr)) {
-            callback(std::move(outcome));
-          }
-        });
-        state->Finish();
+      &state->context, &state->request, state->response.get(),
+      [plain = state.get(), let_go = state->let_go](const grpc::Status& status) {
+        plain->PostOutcome(status);
+        let_go->Signal();  // the last thing: the state and the loop may go now
       });
   return std::unique_ptr<CertifyCall>(new CertifyCall(std::move(state)));
 }

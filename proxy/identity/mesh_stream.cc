@@ -5,17 +5,18 @@
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
 
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <utility>
 
 #include "postern/v1/mesh.grpc.pb.h"
+#include "proxy/identity/let_go.h"
 #include "proxy/identity/rpc_status.h"
 
 namespace postern::identity {
 
-// What gRPC calls back into. Kept alive by `self_` until OnDone, and by each posted task.
+// What gRPC calls back into. Owned by the MeshStream, on the main loop: it goes when gRPC has let
+// go, and never on a thread of gRPC's, because the channel would end there, and ending the last
+// channel of the process waits for that very thread.
 //
 // Every operation is started by the main loop, so there is no lock: gRPC's own rule for that is a
 // hold, taken before the call starts and given back by the main loop once reading has ended. OnDone
@@ -30,7 +31,6 @@ class MeshStream::Core final : public grpc::ClientBidiReactor<v1::MeshRequest, v
         callbacks_(std::move(callbacks)) {}
 
   void Begin() {
-    self_ = shared_from_this();
     stub_->async()->Stream(&context_, this);
     AddHold();
     StartRead(&incoming_);
@@ -52,8 +52,7 @@ class MeshStream::Core final : public grpc::ClientBidiReactor<v1::MeshRequest, v
     callbacks_ = {};
     context_.TryCancel();
     Release();
-    std::unique_lock lock(mutex_);
-    done_changed_.wait(lock, [this] { return done_; });
+    let_go_->Wait();
   }
 
  private:
@@ -69,19 +68,23 @@ class MeshStream::Core final : public grpc::ClientBidiReactor<v1::MeshRequest, v
 
   // From here on gRPC's threads.
   void OnReadDone(bool ok) override {
-    loop_.Post([self = shared_from_this(), ok] { self->HandleRead(ok); });
+    Post([ok](Core& core) { core.HandleRead(ok); });
   }
   void OnWriteDone(bool ok) override {
-    loop_.Post([self = shared_from_this(), ok] { self->HandleWritten(ok); });
+    Post([ok](Core& core) { core.HandleWritten(ok); });
   }
   void OnDone(const grpc::Status& status) override {
-    // `self` outlives the unlocking below.
-    const auto self = std::exchange(self_, nullptr);
-    loop_.Post([self, end = FromGrpc(status, channel_.LastRefusal())] { self->HandleEnd(end); });
-    // The last thing: the loop and the stream's owner may go now.
-    const std::lock_guard lock(mutex_);
-    done_ = true;
-    done_changed_.notify_all();
+    const std::shared_ptr<LetGo> let_go = let_go_;
+    Post([end = FromGrpc(status, channel_.LastRefusal())](Core& core) { core.HandleEnd(end); });
+    let_go->Signal();  // the last thing: this and the loop may go now
+  }
+  template <typename Task>
+  void Post(Task task) {
+    loop_.Post([weak = weak_from_this(), task = std::move(task)] {
+      if (const auto self = weak.lock()) {
+        task(*self);
+      }
+    });
   }
 
   // The main loop again.
@@ -118,11 +121,7 @@ class MeshStream::Core final : public grpc::ClientBidiReactor<v1::MeshRequest, v
   std::deque<v1::MeshRequest> outgoing_;  // the front is gRPC's while it is written
   Callbacks callbacks_;
   Phase phase_ = Phase::kOpen;
-  std::shared_ptr<Core> self_;  // set before the call starts, taken by OnDone
-
-  std::mutex mutex_;
-  std::condition_variable done_changed_;
-  bool done_ = false;  // guarded by mutex_: gRPC has let go
+  const std::shared_ptr<LetGo> let_go_ = std::make_shared<LetGo>();
 };
 
 MeshStream::MeshStream(std::shared_ptr<Core> core) : core_(std::move(core)) {}

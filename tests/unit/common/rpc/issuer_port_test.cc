@@ -104,10 +104,10 @@ class IssuerPortTest : public ::testing::Test {
     const grpc::Slice bytes(std::string(request_bytes, 'x'));
     const grpc::ByteBuffer request(&bytes, 1);
     grpc::ByteBuffer response;
-    std::promise<grpc::Status> done;
+    const auto done = std::make_shared<std::promise<grpc::Status>>();
     stub.UnaryCall(&context, "/test/WhoAmI", {}, &request, &response,
-                   [&done](grpc::Status status) { done.set_value(std::move(status)); });
-    return done.get_future().get();
+                   [done](grpc::Status status) { done->set_value(std::move(status)); });
+    return done->get_future().get();
   }
   // Whom the server took the client for, or why it took it for nobody.
   static std::string Ask(const IssuerChannelOptions& options) {

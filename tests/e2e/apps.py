@@ -139,9 +139,13 @@ def expect_echo(sock, data):
 def hold(address, port, count):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 100)), hard))
-    socks = [connect(address, port) for _ in range(count)]
-    for i, sock in enumerate(socks):
-        expect_echo(sock, b"first %d" % i)
+    socks = []
+    while len(socks) < count:
+        # Not all at once: this is about many that are open, not about a burst of handshakes.
+        batch = [connect(address, port) for _ in range(min(50, count - len(socks)))]
+        for i, sock in enumerate(batch):
+            expect_echo(sock, b"first %d" % i)
+        socks += batch
     print(json.dumps({"open": len(socks)}), flush=True)
     sys.stdin.readline()
     for i, sock in enumerate(socks):

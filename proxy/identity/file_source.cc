@@ -41,8 +41,12 @@ base::Sha256Digest DigestOf(std::initializer_list<const std::string*> parts) {
   return all;
 }
 
-absl::Status Naming(const std::string& file, const absl::Status& status) {
-  return {status.code(), base::ToAbsl(base::StrCat("'", file, "': ", base::Message(status)))};
+// The flag, and the file where the status does not name it already.
+absl::Status Naming(std::string_view flag, const absl::Status& status) {
+  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
+}
+absl::Status Naming(std::string_view flag, const std::string& file, const absl::Status& status) {
+  return Naming(base::StrCat(flag, " '", file, "'"), status);
 }
 
 }  // namespace
@@ -71,17 +75,17 @@ absl::StatusOr<FileSource::Content> FileSource::Read() const {
   Content content;
   auto svid = base::ReadFile(files_.svid);
   if (!svid.ok()) {
-    return svid.status();
+    return Naming("--svid", svid.status());
   }
   content.svid = *std::move(svid);
   auto key = base::ReadSecretFile(files_.key, /*allow_symlink=*/true);
   if (!key.ok()) {
-    return key.status();
+    return Naming("--svid-key", key.status());
   }
   content.key = *std::move(key);
   auto bundle = base::ReadFile(files_.bundle);
   if (!bundle.ok()) {
-    return bundle.status();
+    return Naming("--bundle", bundle.status());
   }
   content.bundle = *std::move(bundle);
   content.digest = DigestOf({&content.svid, &content.key, &content.bundle});
@@ -114,17 +118,18 @@ absl::Status FileSource::Load() {
 absl::Status FileSource::Use(const Content& content) {
   auto svid = x509::Svid::FromPem(content.svid, content.key);
   if (!svid.ok()) {
-    return Naming(base::StrCat(files_.svid, "' with '", files_.key), svid.status());
+    return Naming("--svid", base::StrCat(files_.svid, "' with --svid-key '", files_.key),
+                  svid.status());
   }
   auto bundles = x509::TrustBundleSet::FromFileContent(content.bundle, svid->id().trust_domain());
   if (!bundles.ok()) {
-    return Naming(files_.bundle, bundles.status());
+    return Naming("--bundle", files_.bundle, bundles.status());
   }
   if (auto usable = svid->CheckUsable(clock_.Now()); !usable.ok()) {
-    return Naming(files_.svid, usable);  // FailedPrecondition: time may mend it
+    return Naming("--svid", files_.svid, usable);  // FailedPrecondition: time may mend it
   }
   if (auto checked = CheckIdentity(*svid, *bundles, clock_.Now()); !checked.ok()) {
-    return Naming(files_.svid, absl::InvalidArgumentError(checked.message()));
+    return Naming("--svid", files_.svid, absl::InvalidArgumentError(checked.message()));
   }
   sink_.OnIdentity(std::make_shared<const x509::Svid>(*std::move(svid)),
                    std::make_shared<const x509::TrustBundleSet>(*std::move(bundles)), Version());
@@ -137,7 +142,7 @@ void FileSource::OnFailure(const absl::Status& status, bool known) {
     return;
   }
   ++failures_;
-  spdlog::error("the identity files are not used, what was loaded before goes on: {}",
+  spdlog::error("the identity files are not used; what was loaded before, if anything, goes on: {}",
                 base::Message(status));
   sink_.OnSourceChanged();
 }

@@ -253,12 +253,12 @@ class IdentityManager::Impl final : public SourceSink {
 
 absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
   if (auto status = policy_.LoadFirst(); !status.ok()) {
-    return status;
+    return Naming("--policy", status);
   }
   if (!destinations_file_.empty()) {
     auto loaded = LoadDestinations(destinations_file_);
     if (!loaded.ok()) {
-      return loaded.status();
+      return Naming("--destinations", loaded.status());
     }
     endpoints_.SetStatic(*std::move(loaded));
   }

@@ -150,7 +150,7 @@ absl::Status ProxyProcess::Impl::OpenIdentity() {
   };
   auto made = identity::IdentityManager::Create(config, *loop, clock, std::move(callbacks));
   if (!made.ok()) {
-    return made.status();
+    return absl::InvalidArgumentError(made.status().message());  // of configuration, all of them
   }
   identity = *std::move(made);
   return absl::OkStatus();

@@ -302,6 +302,10 @@ class Mesh:
 
     def explain(self):
         """Prints what the programs said last; called when a test fails."""
+        running = {name: proxy.process for name, proxy in self.proxies.items()}
+        for name, process in {**running, "issuer": self.issuer}.items():
+            if process is not None and process.poll() is not None:
+                print(f"--- {name} has ended with {process.returncode}")
         for name in [*self.proxies, "issuer"]:
             print(f"--- {name}.log\n{tail(self.path(name + '.log'))}", end="", flush=True)
         for name in self.proxies:

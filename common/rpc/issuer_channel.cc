@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/rpc/issuer_channel.h"
 
-#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/tls_credentials_options.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/slice.h>
 
-#include <memory>
 #include <mutex>
 #include <span>
 #include <utility>
@@ -48,27 +43,6 @@ grpc::ChannelArguments Arguments() {
   arguments.SetMaxReceiveMessageSize(kMaxResponseBytes);
   arguments.SetMaxSendMessageSize(kMaxRequestBytes);
   return arguments;
-}
-
-// gRPC's callbacks run on threads that end with the last channel whose callbacks they ran, and the
-// destructor of that channel joins them: when a callback lets go of it, a thread joins itself, and
-// what it stands on is freed under it. One channel that stays for the life of the process is never
-// the last. It has no credentials, so it connects to nothing; a call is what makes it join in.
-void KeepCallbackThreads() {
-  struct Kept {
-    std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("none", nullptr);
-    grpc::GenericStub stub{channel};
-    grpc::ClientContext context;
-    grpc::Slice nothing;
-    grpc::ByteBuffer request{&nothing, 1}, response;
-  };
-  static const Kept* const kept = [] {
-    auto made = std::make_unique<Kept>();
-    made->stub.UnaryCall(&made->context, "/postern.v1.None/None", grpc::StubOptions(),
-                         &made->request, &made->response, [](const grpc::Status&) {});
-    return made.release();  // on purpose: see above
-  }();
-  static_cast<void>(kept);
 }
 
 // The root that the pin names, out of what the server sent; null: it is not among them. Only a root
@@ -217,7 +191,6 @@ IssuerChannel::IssuerChannel(IssuerChannel&&) noexcept = default;
 IssuerChannel& IssuerChannel::operator=(IssuerChannel&&) noexcept = default;
 
 absl::StatusOr<IssuerChannel> IssuerChannel::Create(const IssuerChannelOptions& options) {
-  KeepCallbackThreads();
   auto verdicts = std::make_shared<Verdicts>();
   if (options.target.starts_with(kUnixScheme)) {
     if (options.target.size() == kUnixScheme.size()) {

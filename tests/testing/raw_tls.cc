@@ -3,9 +3,24 @@
 
 #include <openssl/err.h>
 
+#include <cerrno>
 #include <utility>
 
 namespace postern::testing {
+namespace {
+
+// OpenSSL gives an interrupted call back to its caller, who asks again.
+template <typename Call>
+int Uninterrupted(Call call) {
+  int result = 0;
+  do {
+    errno = 0;
+    result = call();
+  } while (result <= 0 && errno == EINTR);
+  return result;
+}
+
+}  // namespace
 
 RawTls::RawTls(Socket socket, const Options& options)
     : socket_(std::move(socket)), ctx_(SSL_CTX_new(TLS_method())) {
@@ -31,7 +46,8 @@ RawTls::RawTls(Socket socket, const Options& options)
                         static_cast<unsigned>(wire.size()));
   }
   SSL_set_fd(ssl_.get(), socket_.fd());
-  ok_ = (options.server ? SSL_accept(ssl_.get()) : SSL_connect(ssl_.get())) == 1;
+  ok_ = Uninterrupted(
+            [&] { return options.server ? SSL_accept(ssl_.get()) : SSL_connect(ssl_.get()); }) == 1;
   ERR_clear_error();
 }
 
@@ -51,14 +67,16 @@ std::string RawTls::alpn() const {
 }
 
 bool RawTls::Send(std::string_view bytes) {
-  const int n = SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size()));
+  const int n = Uninterrupted(
+      [&] { return SSL_write(ssl_.get(), bytes.data(), static_cast<int>(bytes.size())); });
   ERR_clear_error();
   return n == static_cast<int>(bytes.size());
 }
 
 std::string RawTls::Read(size_t most) {
   std::string bytes(most, '\0');
-  const int n = SSL_read(ssl_.get(), bytes.data(), static_cast<int>(bytes.size()));
+  const int n = Uninterrupted(
+      [&] { return SSL_read(ssl_.get(), bytes.data(), static_cast<int>(bytes.size())); });
   ERR_clear_error();
   bytes.resize(n > 0 ? static_cast<size_t>(n) : 0);
   return bytes;

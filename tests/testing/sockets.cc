@@ -55,6 +55,32 @@ sockaddr_un UnixAddress(const std::string& path) {
   return address;
 }
 
+// The event loop's library may interrupt the thread that made a loop (task work of io_uring), so no
+// call of a test may take EINTR for an end.
+template <typename Call>
+auto Uninterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) {
+    result = call();
+  }
+  return result;
+}
+
+// connect(2), which goes on by itself after an interruption.
+bool ConnectFully(int fd, const sockaddr* address, socklen_t length) {
+  if (connect(fd, address, length) == 0) {
+    return true;
+  }
+  if (errno != EINTR) {
+    return false;
+  }
+  pollfd ready{fd, POLLOUT, 0};
+  int error = 0;
+  socklen_t size = sizeof(error);
+  return Uninterrupted([&] { return poll(&ready, 1, -1); }) == 1 &&
+         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
 }  // namespace
 
 std::string_view Name(ReadEnd end) {
@@ -95,7 +121,7 @@ Socket Socket::TryConnect(std::string_view ip, uint16_t port) {
   socklen_t length = 0;
   const sockaddr_storage address = IpAddress(ip, port, &length);
   Socket made(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (connect(made.fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+  if (!ConnectFully(made.fd_, reinterpret_cast<const sockaddr*>(&address), length)) {
     made.Close();
   }
   return made;
@@ -108,7 +134,7 @@ Socket Socket::Connect(std::string_view ip, uint16_t port, int receive_buffer) {
   if (receive_buffer > 0) {
     setsockopt(made.fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
   }
-  if (connect(made.fd_, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+  if (!ConnectFully(made.fd_, reinterpret_cast<const sockaddr*>(&address), length)) {
     Die("connect");
   }
   return made;
@@ -117,7 +143,7 @@ Socket Socket::Connect(std::string_view ip, uint16_t port, int receive_buffer) {
 Socket Socket::ConnectUnix(const std::string& path) {
   const sockaddr_un address = UnixAddress(path);
   Socket made(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (connect(made.fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+  if (!ConnectFully(made.fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address))) {
     Die("connect");
   }
   return made;
@@ -129,7 +155,8 @@ int Socket::Release() {
 
 bool Socket::Send(std::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t n = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t n =
+        Uninterrupted([&] { return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); });
     if (n < 0) {
       return false;
     }
@@ -140,7 +167,7 @@ bool Socket::Send(std::string_view bytes) {
 
 std::string Socket::Read(size_t most) {
   std::string bytes(most, '\0');
-  const ssize_t n = recv(fd_, bytes.data(), bytes.size(), 0);
+  const ssize_t n = Uninterrupted([&] { return recv(fd_, bytes.data(), bytes.size(), 0); });
   if (n <= 0) {
     last_end_ = n == 0                                    ? ReadEnd::kEnd
                 : errno == ECONNRESET || errno == EPIPE   ? ReadEnd::kReset
@@ -190,7 +217,8 @@ size_t Socket::SendUntilFull(size_t most, std::chrono::milliseconds patience) {
       continue;
     }
     pollfd ready{fd_, POLLOUT, 0};
-    if (errno != EAGAIN || poll(&ready, 1, static_cast<int>(patience.count())) <= 0) {
+    if (errno != EAGAIN ||
+        Uninterrupted([&] { return poll(&ready, 1, static_cast<int>(patience.count())); }) <= 0) {
       break;
     }
   }

@@ -146,6 +146,7 @@ class RestartTest(harness.MeshTest):
         proxy.start()
         self.mesh.start_issuer()
         proxy.wait_ready(30)
+        self.wait_for_streams()
         self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
 
     def test_a_proxy_comes_up_before_its_issuer(self):
@@ -157,8 +158,14 @@ class RestartTest(harness.MeshTest):
                        what="live")
         self.mesh.start_issuer()
         proxy.wait_ready(30)
+        self.wait_for_streams()
         self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
         self.assertEqual(self.proxy("server").access_log()[-1]["peer_id"], CLIENT_ID)
+
+    def wait_for_streams(self):
+        """A destination that was never dialled is looked up at the issuer, which needs the stream."""
+        for proxy in self.mesh.proxies.values():
+            wait_until(lambda p=proxy: p.metric("postern_issuer_connected") == 1, 60, "the stream")
 
     @staticmethod
     def answers(proxy):

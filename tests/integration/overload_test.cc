@@ -53,14 +53,22 @@ class DescriptorShortage {
 TEST(OverloadTest, AConnectionForWhoseNextHopNoDescriptorIsLeftIsRefusedAsOverload) {
   ProxyPair pair(&Echo);
   pair.Start();
-  {
+  bool refused = false;
+  // Threads of earlier tests' libraries may still give descriptors back: then a connection is
+  // served after all, and the shortage is made anew.
+  for (int attempt = 0; attempt < 20 && !refused; ++attempt) {
     // One for the client's socket, one for the proxy's accept, none for the proxy's connect.
     const DescriptorShortage shortage(2);
     Socket socket = pair.Connect();
-    EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kOverload)) << pair.client.Reasons();
-    EXPECT_EQ(socket.DrainToEnd(), ReadEnd::kReset);
-    EXPECT_NE(pair.client.Failures().find("\"overload\""), std::string::npos);
+    socket.Send("x");
+    refused = socket.ReadExactly(1).empty();
+    if (refused) {
+      EXPECT_EQ(socket.last_end(), ReadEnd::kReset);
+      EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kOverload)) << pair.client.Reasons();
+      EXPECT_NE(pair.client.Failures().find("\"overload\""), std::string::npos);
+    }
   }
+  EXPECT_TRUE(refused);
   Socket later = pair.Connect();
   later.Send("healed");
   EXPECT_EQ(later.ReadExactly(6), "healed");

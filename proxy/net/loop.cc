@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -17,15 +16,6 @@
 
 namespace postern::net {
 namespace {
-
-// libuv 1.45 and later hands epoll_ctl to io_uring where the kernel has it. The ring belongs to the
-// thread that made the loop, so a worker's ring would wake main for each of its completions, and
-// break main's blocking calls off with EINTR. The poll mask changes too rarely for a gain, and a
-// kernel interface less is one less to be attacked through. libuv looks at the first loop only.
-void KeepOffIoUring() {
-  static const int done = setenv("UV_USE_IO_URING", "0", /*replace=*/1);
-  static_cast<void>(done);
-}
 
 struct SignalBlock final : HandleBlock {
   uv_handle_t* handle() noexcept override { return reinterpret_cast<uv_handle_t*>(&signal); }
@@ -134,7 +124,6 @@ Loop::~Loop() {
 }
 
 absl::StatusOr<std::unique_ptr<Loop>> Loop::Create() {
-  KeepOffIoUring();
   auto impl = std::make_unique<Impl>();
   const absl::Status opened = impl->Open();
   if (!opened.ok()) {

@@ -176,10 +176,10 @@ void Stream::Reset() {
   // read.
   const linger now{1, 0};
   setsockopt(block_->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  if (block_->usable() && block_->mask != 0) {
-    uv_poll_stop(&block_->poll);
-    block_->mask = 0;
-  }
+  // libuv lets go of the descriptor before it is closed: its number may come back at once, and what
+  // is done to the handle later would be done to the number's new owner.
+  HandleBlock::CloseForLoop(block_->handle());
+  block_->mask = 0;
   close(std::exchange(block_->fd, -1));
   block_->wanted = 0;
 }

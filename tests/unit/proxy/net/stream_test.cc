@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/net/stream.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
@@ -106,6 +108,26 @@ TEST_F(StreamTest, SeesAResetAsAReset) {
   EXPECT_EQ(pair_.server->Write(base::AsBytes("x")).outcome, IoOutcome::kReset);  // and no SIGPIPE
   EXPECT_EQ(pair_.client->fd(), -1);
   EXPECT_EQ(pair_.client->Write(base::AsBytes("x")).outcome, IoOutcome::kError);
+}
+
+TEST_F(StreamTest, LetsGoOfItsDescriptorsNumberWithTheReset) {
+  RunFor(*loop_, milliseconds(5));
+  int fds[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+  const int number = pair_.client->fd();
+  pair_.client->Reset();
+  ASSERT_EQ(fcntl(fds[0], F_DUPFD_CLOEXEC, number), number) << "the number is free again";
+  close(fds[0]);
+  const std::unique_ptr<Stream> next = Stream::Adopt(*loop_, number).value();
+  const std::unique_ptr<Stream> peer = Stream::Adopt(*loop_, fds[1]).value();
+  Collector at_next;
+  next->SetHandler(&at_next);
+  next->WantRead(true);
+  RunFor(*loop_, milliseconds(5));
+  pair_.client.reset();  // must not touch what the number stands for now
+  WriteText(*peer, "x");
+  EXPECT_TRUE(RunUntil(
+      *loop_, [&] { return at_next.bytes == "x"; }, milliseconds(2000)));
 }
 
 TEST_F(StreamTest, TellsOneWhoOnlyWritesOfAReset) {

@@ -4,8 +4,10 @@
 // real redirect is tested in namespaces.
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "tests/fakes/fake_endpoint_directory.h"
 #include "tests/testing/proxy_fixture.h"
@@ -29,8 +31,19 @@ class InboundInterceptionTest : public ::testing::Test {
   InboundInterceptionTest() : web_(ca_.Mint(kWeb)) {}
 
   void Start(Server::Serve serve, PeerMode mode) {
+    Serve(std::move(serve));
+    Run(mode);
+  }
+  void Serve(Server::Serve serve) {
     app_ = std::make_unique<Server>(std::move(serve));
-    destination_ = Loopback(app_->port());
+    GoesTo(Loopback(app_->port()));
+  }
+  // Where connections were going from now on.
+  void GoesTo(const net::SocketAddress& destination) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    destination_ = destination;
+  }
+  void Run(PeerMode mode) {
     proxy_.config.intercept = config::InterceptMode::kRedirect;
     proxy_.config.inbound_port = 0;
     proxy_.config.outbound_port = 0;
@@ -38,6 +51,7 @@ class InboundInterceptionTest : public ::testing::Test {
     proxy_.shared.endpoints = &directory_;
     proxy_.shared.original_destination = [this](const net::Stream&,
                                                 bool) -> absl::StatusOr<net::SocketAddress> {
+      const std::lock_guard<std::mutex> lock(mutex_);
       return destination_;
     };
     proxy_.Start();
@@ -50,7 +64,8 @@ class InboundInterceptionTest : public ::testing::Test {
   TestCa ca_;
   const Minted web_;
   fakes::FakeEndpointDirectory directory_;
-  net::SocketAddress destination_;
+  std::mutex mutex_;
+  net::SocketAddress destination_;  // guarded by mutex_
   std::unique_ptr<Server> app_;
   TestProxy proxy_;
 };
@@ -151,13 +166,13 @@ TEST_F(InboundInterceptionTest, AClientHelloInSingleBytesIsStillTheMesh) {
 }
 
 TEST_F(InboundInterceptionTest, AServerThatSpeaksFirstIsHeardInPermissiveMode) {
+  proxy_.config.sniff_timeout = milliseconds(50);
   Start(
       [](Socket socket) {
         socket.Send("220 ready\r\n");
         Echo(std::move(socket));
       },
       PeerMode::kPermissive);
-  proxy_.config.sniff_timeout = milliseconds(50);
   const auto began = std::chrono::steady_clock::now();
   Socket socket = Connect();
   EXPECT_EQ(socket.ReadExactly(11), "220 ready\r\n");
@@ -236,8 +251,9 @@ TEST_F(InboundInterceptionTest, ThePolicysModeOutranksTheConfigsPortModeAndThatT
 }
 
 TEST_F(InboundInterceptionTest, APortModeOutranksTheGeneralOne) {
-  Start(&Echo, PeerMode::kPermissive);
+  Serve(&Echo);
   proxy_.config.port_modes[app_->port()] = PeerMode::kStrict;
+  Run(PeerMode::kPermissive);
   Socket socket = Connect();
   socket.Send("plain");
   EXPECT_EQ(socket.ReadToEnd(), "");
@@ -263,7 +279,7 @@ TEST_F(InboundInterceptionTest, PolicyBindsPlaintextClientsToo) {
 TEST_F(InboundInterceptionTest, NeverDialsItself) {
   Start(&Echo, PeerMode::kPermissive);
   for (const std::string_view own : {"inbound", "outbound"}) {
-    destination_ = Loopback(proxy_.PortOf(own));
+    GoesTo(Loopback(proxy_.PortOf(own)));
     Socket socket = Connect();
     EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
   }

@@ -3,6 +3,7 @@
 // what is not is passed or refused, and what is uncertain is never plaintext.
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <string>
 
 #include "tests/fakes/fake_endpoint_directory.h"
@@ -37,6 +38,7 @@ class OutboundInterceptionTest : public ::testing::Test {
     proxy_.shared.endpoints = &directory_;
     proxy_.shared.original_destination = [this](const net::Stream&,
                                                 bool) -> absl::StatusOr<net::SocketAddress> {
+      const std::lock_guard<std::mutex> lock(mutex_);
       return destination_;
     };
   }
@@ -51,7 +53,8 @@ class OutboundInterceptionTest : public ::testing::Test {
   const Minted db_;
   fakes::FakeEndpointDirectory directory_;
   Server app_;
-  net::SocketAddress destination_;
+  std::mutex mutex_;
+  net::SocketAddress destination_;  // guarded by mutex_ once the proxy runs
   TestProxy proxy_;
 };
 
@@ -211,7 +214,10 @@ TEST_F(MeshDestinationTest, ThatRefusesTlsGetsNoApplicationByte) {
 
 TEST_F(OutboundInterceptionTest, NeverDialsItself) {
   Start();
-  destination_ = Loopback(proxy_.PortOf("outbound"));
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    destination_ = Loopback(proxy_.PortOf("outbound"));
+  }
   Socket socket = Connect();
   EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
   EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kSelfLoop)) << proxy_.Reasons();

@@ -27,6 +27,9 @@ RUN_PYTHON = os.path.join(ROOT, "tests", "testing", "run_python.py")
 PYTHON_FILE_LIMIT = {"lint": 120, "unit": 120, "integration": 300, "threaded": 300,
                      "netns": 600, "e2e": 900}
 SOAK_FILE_LIMIT = 4 * 3600
+# Read by binaries built with ThreadSanitizer alone: libraries that were not are passed over.
+TSAN_OPTIONS = ("ignore_noninstrumented_modules=1:suppressions="
+                + os.path.join(ROOT, "tests", "testing", "tsan.supp"))
 # Skipping these is refused where POSTERN_REQUIRE_NETNS is set (CI).
 NEEDS_NAMESPACES = ("netns", "e2e")
 
@@ -149,6 +152,7 @@ def run(arguments):
     if unknown:
         sys.exit(f"run_tests.py: unknown labels: {', '.join(unknown)}")
     os.makedirs(os.path.join(arguments.build, "test-results"), exist_ok=True)
+    os.environ.setdefault("TSAN_OPTIONS", TSAN_OPTIONS)
     for label in labels:
         run_ctest(arguments.build, [label], counts)
         pattern = "*.py" if label == "lint" else "*_test.py"

@@ -24,8 +24,11 @@ struct Stream::Block final : HandleBlock {
   uv_handle_t* handle() noexcept override { return reinterpret_cast<uv_handle_t*>(&poll); }
   static void OnPoll(uv_poll_t* poll, int status, int events) noexcept;
   void Deliver(int status, int events) noexcept;
-  // Brings the poll mask up to what is wanted now.
+  // Sees to it that what is wanted now is polled for. That reading is not wanted any more is left
+  // until bytes come: most often it is wanted again before, and each change is an epoll_ctl(2).
   void UpdateMask() noexcept;
+  // Makes the poll mask exactly what is wanted now.
+  void SettleMask() noexcept;
 
   uv_poll_t poll{};
   Stream* stream = nullptr;
@@ -49,6 +52,7 @@ void Stream::Block::Deliver(int status, int events) noexcept {
     mask = 0;
     events = (wanted & UV_READABLE) != 0 ? UV_READABLE : UV_WRITABLE;
   }
+  const bool unwanted = (events & ~(handler != nullptr ? wanted : 0)) != 0;
   // The owner may destroy the stream in each of these, which shows in usable().
   if ((events & wanted & UV_READABLE) != 0 && handler != nullptr) {
     handler->OnReadable(*stream);
@@ -57,11 +61,18 @@ void Stream::Block::Deliver(int status, int events) noexcept {
     handler->OnWritable(*stream);
   }
   if (usable()) {
-    UpdateMask();
+    unwanted ? SettleMask() : UpdateMask();
   }
 }
 
 void Stream::Block::UpdateMask() noexcept {
+  const int next = handler != nullptr ? wanted : 0;
+  if (mask != (next | UV_READABLE)) {
+    SettleMask();
+  }
+}
+
+void Stream::Block::SettleMask() noexcept {
   const int next = (handler != nullptr && fd >= 0) ? wanted : 0;
   if (next == mask || !usable()) {
     return;

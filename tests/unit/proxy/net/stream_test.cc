@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -81,6 +82,22 @@ TEST_F(StreamTest, ComesAgainWhileBytesWaitAndReadingIsWanted) {
   const int reads = at_server_.reads;
   RunFor(*loop_, milliseconds(20));
   EXPECT_EQ(at_server_.reads, reads);  // nothing more, no call
+}
+
+TEST_F(StreamTest, IsQuietAboutBytesThatAreNotWantedAnyMore) {
+  pair_.server->SetHandler(&at_server_);
+  pair_.server->WantRead(true);
+  WriteText(*pair_.client, "x");
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return at_server_.bytes == "x"; }));
+  pair_.server->WantRead(false);
+  WriteText(*pair_.client, "y");
+  const auto cpu = std::clock();
+  RunFor(*loop_, milliseconds(200));
+  EXPECT_EQ(at_server_.bytes, "x");
+  // Polling on for what nobody takes would turn the loop the whole time.
+  EXPECT_LT(static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC, 0.1);
+  pair_.server->WantRead(true);
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return at_server_.bytes == "xy"; }));
 }
 
 TEST_F(StreamTest, EndsOneDirectionAndKeepsTheOther) {

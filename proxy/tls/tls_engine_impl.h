@@ -57,6 +57,7 @@ struct TlsEngine::Impl final : EngineIo {
 
   enum class Phase : uint8_t { kHandshake, kOpen, kFailed };
   enum class WriteEnd : uint8_t { kOpen, kClosed };
+  enum class ReadEnd : uint8_t { kOpen, kSeen };  // of the peer's direction: its close_notify
   enum class Flood : uint8_t { kNone, kSeen };
 
   std::shared_ptr<const TlsContext> context;
@@ -73,6 +74,7 @@ struct TlsEngine::Impl final : EngineIo {
 
   Phase phase = Phase::kHandshake;
   WriteEnd write_end = WriteEnd::kOpen;
+  ReadEnd read_end = ReadEnd::kOpen;
   Flood flood = Flood::kNone;
   RecordBudget budget;
   WriteSecret write_secret;

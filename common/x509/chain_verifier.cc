@@ -233,6 +233,7 @@ VerifiedPeer FactsOf(SpiffeId id, const Path& path) {
   X509* const leaf = path.certificates.front().get();
   VerifiedPeer peer{std::move(id), NotBefore(leaf), NotAfter(leaf), SerialHex(leaf), {}, {}};
   for (const X509Ptr& certificate : path.certificates) {
+    peer.not_before = std::max(peer.not_before, NotBefore(certificate.get()));
     peer.not_after = std::min(peer.not_after, NotAfter(certificate.get()));
     peer.chain_sha256.push_back(Sha256OfCertificate(certificate.get()));
   }

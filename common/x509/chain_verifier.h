@@ -20,9 +20,9 @@ enum class PeerRole : uint8_t { kClient, kServer };
 // What is known of a peer after its chain was verified. A value; kept by a session as facts.
 struct VerifiedPeer {
   SpiffeId id;
-  absl::Time not_before;
-  absl::Time not_after;  // the earliest of the verified chain
-  std::string serial;    // of the leaf, hex
+  absl::Time not_before;  // the latest of the verified chain
+  absl::Time not_after;   // the earliest of the verified chain
+  std::string serial;     // of the leaf, hex
   base::Sha256Digest leaf_sha256{};
   std::vector<base::Sha256Digest> chain_sha256;  // verified path, leaf first, root last
 };

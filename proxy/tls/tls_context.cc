@@ -155,6 +155,21 @@ absl::Status TlsContext::Impl::ConfigureAlpn() const {
   return absl::OkStatus();
 }
 
+x509::ChainVerdict TlsContext::Impl::VerifyChain(X509* leaf, STACK_OF(X509) * presented) const {
+  const absl::Time now = options.clock->Now();
+  const std::optional<base::Sha256Digest> digest = DigestOfPresented(leaf, presented);
+  if (digest.has_value()) {
+    if (const x509::VerifiedPeer* known = verified_chains.Find(*digest, now)) {
+      return {*known, {}};
+    }
+  }
+  x509::ChainVerdict verdict = x509::VerifyPeerChain(leaf, presented, *bundles, peer_role, now);
+  if (digest.has_value() && verdict.peer.has_value()) {
+    verified_chains.Add(*digest, *verdict.peer);
+  }
+  return verdict;
+}
+
 absl::Status TlsContext::Impl::Configure() {
   ERR_clear_error();
   ctx.reset(SSL_CTX_new(is_server() ? TLS_server_method() : TLS_client_method()));

@@ -5,22 +5,27 @@
 
 #include "common/x509/chain_verifier.h"
 #include "common/x509/openssl_ptr.h"
+#include "proxy/tls/chain_cache.h"
 #include "proxy/tls/tls_context.h"
 
 namespace postern::tls {
 
-// What a TlsContext is made of; for proxy/tls alone. Immutable after Create.
+// What a TlsContext is made of; for proxy/tls alone. Immutable after Create but for the cache,
+// which changes no verdict.
 struct TlsContext::Impl {
   x509::SslCtxPtr ctx;
   std::shared_ptr<const x509::Svid> svid;
   std::shared_ptr<const x509::TrustBundleSet> bundles;
   TlsOptions options;
   x509::PeerRole peer_role = x509::PeerRole::kServer;
+  mutable ChainCache verified_chains;  // under these bundles, in this role
 
   absl::Status Configure();
   absl::Status ConfigureProtocol() const;
   absl::Status InstallIdentity() const;
   absl::Status ConfigureAlpn() const;
+  // Judges the chain that a peer presents, or remembers the verdict.
+  x509::ChainVerdict VerifyChain(X509* leaf, STACK_OF(X509) * presented) const;
   bool is_server() const { return peer_role == x509::PeerRole::kClient; }
 
   static absl::StatusOr<std::shared_ptr<const TlsContext>> Create(

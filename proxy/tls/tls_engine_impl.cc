@@ -135,10 +135,8 @@ void TlsEngine::Impl::PutOutput(base::ByteSpan bytes) noexcept {
 }
 
 int TlsEngine::Impl::VerifyPeer(X509_STORE_CTX* store_ctx) {
-  const TlsContext::Impl& ours = context->impl();
-  x509::ChainVerdict verdict = x509::VerifyPeerChain(
-      X509_STORE_CTX_get0_cert(store_ctx), X509_STORE_CTX_get0_untrusted(store_ctx), *ours.bundles,
-      ours.peer_role, ours.options.clock->Now());
+  x509::ChainVerdict verdict = context->impl().VerifyChain(
+      X509_STORE_CTX_get0_cert(store_ctx), X509_STORE_CTX_get0_untrusted(store_ctx));
   if (verdict.peer.has_value() && !expected.empty() &&
       std::none_of(expected.begin(), expected.end(), [&](const x509::SpiffeIdPattern& one) {
         return one.Matches(verdict.peer->id);

@@ -8,6 +8,7 @@
 #include "common/base/process.h"
 #include "common/base/strings.h"
 #include "common/rpc/grpc_log.h"
+#include "common/x509/key_memory.h"
 #include "control/service/issuer_config.h"
 #include "control/service/issuer_process.h"
 
@@ -18,6 +19,8 @@ using postern::service::IssuerConfig;
 using postern::service::IssuerProcess;
 
 constexpr int kFailed = 1;
+// gRPC's; far past what its memory for each would allow.
+constexpr size_t kMostConnections = 100'000;
 constexpr timespec kTickPeriod = {1, 0};
 
 // Blocked before the first thread exists, so that they come to Run alone.
@@ -68,6 +71,9 @@ int Main(int argc, const char* const* argv) {
       !logging.ok()) {
     std::fprintf(stderr, "postern-identity: --log-level: %s\n", logging.ToString().c_str());
     return 2;
+  }
+  if (const absl::Status locked = postern::x509::LockKeyMemory(kMostConnections); !locked.ok()) {
+    spdlog::warn("{}", postern::base::Message(locked));
   }
   postern::rpc::RouteGrpcLog();
   auto issuer = IssuerProcess::Start(config, Clock::System());

@@ -6,8 +6,10 @@
 #include "common/base/process.h"
 #include "common/base/strings.h"
 #include "common/rpc/grpc_log.h"
+#include "common/x509/key_memory.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/process/proxy_process.h"
+#include "proxy/session/connection_limit.h"
 
 namespace {
 
@@ -29,6 +31,11 @@ int Main(int argc, const char* const* argv) {
       !logging.ok()) {
     std::fprintf(stderr, "postern-proxy: --log-level: %s\n", logging.ToString().c_str());
     return kUsage;
+  }
+  if (const absl::Status locked =
+          postern::x509::LockKeyMemory(postern::session::ConnectionLimit(config));
+      !locked.ok()) {
+    spdlog::warn("{}", postern::base::Message(locked));
   }
   postern::rpc::RouteGrpcLog();
   auto proxy = postern::process::ProxyProcess::Start(config, postern::base::Clock::System());

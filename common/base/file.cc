@@ -5,8 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -99,13 +101,18 @@ absl::StatusOr<std::string> ReadAll(const OpenedFile& file, const std::string& p
   if (announced > limit) {
     return TooLarge(path, limit);
   }
-  // One byte more than announced, so that the end is seen without growing: growing would leave a
-  // copy of a secret in freed memory. Files of /proc announce nothing.
+  // One byte more than announced, so that the end is seen without growing. Files of /proc announce
+  // nothing, and others may grow meanwhile.
   std::string content(announced == 0 ? size_t{4096} : announced + 1, '\0');
+  // It may be a secret: no copy of it stays behind in freed memory.
+  absl::Cleanup wipe = [&content] { explicit_bzero(content.data(), content.size()); };
   size_t filled = 0;
   while (true) {
     if (filled == content.size()) {
-      content.resize(content.size() * 2);
+      std::string larger(content.size() * 2, '\0');
+      std::copy(content.begin(), content.end(), larger.begin());
+      content.swap(larger);
+      explicit_bzero(larger.data(), larger.size());
     }
     const ssize_t got = read(file.fd.get(), content.data() + filled, content.size() - filled);
     if (got < 0) {
@@ -122,6 +129,7 @@ absl::StatusOr<std::string> ReadAll(const OpenedFile& file, const std::string& p
       return TooLarge(path, limit);
     }
   }
+  std::move(wipe).Cancel();
   content.resize(filled);
   return content;
 }

@@ -317,8 +317,9 @@ constexpr auto kKnobs = std::to_array<Knob>({
      ShowResumption},
 
     {kLimits, "max-connections", "N",
-     "Connections at the same time; 0 derives it from the limit of file descriptors.", false,
-     SetNumber<&C::max_connections, 0, 10'000'000>, ShowNumber<&C::max_connections>},
+     "Connections at the same time; 0 derives it from the limit of file descriptors, at most "
+     "100000. Locked memory for keys is sized by it: 64 bytes each.",
+     false, SetNumber<&C::max_connections, 0, 10'000'000>, ShowNumber<&C::max_connections>},
     {kLimits, "sniff-timeout", "DURATION",
      "Permissive ports: how long to wait for a client's first bytes before the server is let speak "
      "first.",

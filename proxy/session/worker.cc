@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/session/worker.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <array>
 #include <thread>
@@ -11,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/net/timer.h"
+#include "proxy/session/connection_limit.h"
 #include "proxy/session/drainer.h"
 #include "proxy/session/inbound_session.h"
 #include "proxy/session/listeners.h"
@@ -29,8 +28,6 @@ constexpr milliseconds kHousekeepingPeriod{5000};
 // Handshakes under way in one worker before it stops accepting: stalled clients have a deadline,
 // and more than this at once would only make all of them late.
 constexpr size_t kMaxHandshakes = 2048;
-// Descriptors for what is not a connection: listeners, admin, issuer, files.
-constexpr uint64_t kReservedDescriptors = 64;
 constexpr unsigned kWorkerIdShift = 48;
 // One recv's worth of plaintext and what an earlier one may have left of a record.
 constexpr size_t kRelayScratchExtra = 32U << 10U;
@@ -38,15 +35,8 @@ constexpr size_t kRelayScratchExtra = 32U << 10U;
 constexpr std::array<base::Direction, base::kDirectionCount> kDirections = {
     base::Direction::kInbound, base::Direction::kOutbound};
 
-size_t ConnectionLimit(const config::ProxyConfig& config) {
-  uint64_t total = config.max_connections;
-  if (total == 0) {
-    rlimit limit{};
-    total = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > kReservedDescriptors
-                ? (limit.rlim_cur - kReservedDescriptors) / 2
-                : 1;
-  }
-  return std::max<uint64_t>(total / std::max(config.workers, 1U), 1);
+size_t ShareOfLimit(const config::ProxyConfig& config) {
+  return std::max<size_t>(ConnectionLimit(config) / std::max(config.workers, 1U), 1);
 }
 
 }  // namespace
@@ -101,7 +91,7 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
               {[this] { listeners->Close(base::Direction::kInbound); },
                [this] { EndAll("the drain deadline has come"); }, [this] { return table.size(); }}),
       housekeeping(*loop, [this] { KeepHouse(); }),
-      connection_limit(ConnectionLimit(*shared.config)) {}
+      connection_limit(ShareOfLimit(*shared.config)) {}
 
 absl::Status Worker::Impl::Open() {
   absl::StatusOr<std::unique_ptr<Listeners>> opened = Listeners::Open(

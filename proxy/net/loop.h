@@ -19,7 +19,7 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
-  // Runs until Stop. Call from the thread that owns the loop from then on.
+  // Runs until Stop. Call from the thread that made the loop: libuv's io_uring rings are its.
   void Run();
   // Ends Run after the current callbacks. Any thread.
   void Stop();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -42,12 +43,13 @@ size_t ShareOfLimit(const config::ProxyConfig& config) {
 }  // namespace
 
 struct Worker::Impl {
-  enum class Thread : uint8_t { kNotStarted, kRunning, kJoined };
+  enum class Thread : uint8_t { kWaiting, kRunning, kJoined };
   enum class Gate : uint8_t { kOpen, kPaused };
 
   Impl(unsigned worker_index, const WorkerShared& given, std::unique_ptr<net::Loop> own_loop);
   ~Impl() { Stop(); }
 
+  static absl::StatusOr<std::unique_ptr<Impl>> Make(unsigned index, const WorkerShared& shared);
   absl::Status Open();
   void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                 const net::SocketAddress& peer);
@@ -75,8 +77,9 @@ struct Worker::Impl {
   std::unique_ptr<Listeners> listeners;
   const size_t connection_limit;
   std::array<Gate, base::kDirectionCount> gates{};  // by direction
-  Thread state = Thread::kNotStarted;
+  Thread state = Thread::kWaiting;
   std::thread thread;
+  std::promise<bool> run;  // what `thread` waits for: whether to run the loop
 };
 
 Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
@@ -203,22 +206,50 @@ void Worker::Impl::Stop() {
       EndAll("the proxy was stopped");
       loop->Stop();
     });
-    thread.join();
+  } else {
+    run.set_value(false);
   }
+  thread.join();
   state = Thread::kJoined;
 }
 
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(unsigned index, const WorkerShared& shared) {
+absl::StatusOr<std::unique_ptr<Worker::Impl>> Worker::Impl::Make(unsigned index,
+                                                                 const WorkerShared& shared) {
   absl::StatusOr<std::unique_ptr<net::Loop>> loop = net::Loop::Create();
   if (!loop.ok()) {
     return loop.status();
   }
   auto impl = std::make_unique<Impl>(index, shared, *std::move(loop));
-  const absl::Status opened = impl->Open();
-  if (!opened.ok()) {
+  if (absl::Status opened = impl->Open(); !opened.ok()) {
+    impl->state = Thread::kJoined;  // there is nothing to join: this is the thread
     return opened;
   }
-  return std::unique_ptr<Worker>(new Worker(std::move(impl)));
+  return impl;
+}
+
+// The loop is made on the thread that runs it: with io_uring, libuv's completions are that
+// thread's, and would break off the blocking calls of another.
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(unsigned index, const WorkerShared& shared) {
+  std::promise<absl::StatusOr<std::unique_ptr<Impl>>> promise;
+  std::promise<bool> run;
+  std::future<absl::StatusOr<std::unique_ptr<Impl>>> made = promise.get_future();
+  std::thread thread(
+      [index, &shared, promise = std::move(promise), may_run = run.get_future()]() mutable {
+        absl::StatusOr<std::unique_ptr<Impl>> impl = Impl::Make(index, shared);
+        net::Loop* const loop = impl.ok() ? (*impl)->loop.get() : nullptr;
+        promise.set_value(std::move(impl));  // from here on `shared` may be gone
+        if (loop != nullptr && may_run.get()) {
+          loop->Run();
+        }
+      });
+  absl::StatusOr<std::unique_ptr<Impl>> impl = made.get();
+  if (!impl.ok()) {
+    thread.join();
+    return impl.status();
+  }
+  (*impl)->thread = std::move(thread);
+  (*impl)->run = std::move(run);
+  return std::unique_ptr<Worker>(new Worker(*std::move(impl)));
 }
 
 Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -226,9 +257,9 @@ Worker::Worker(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Worker::~Worker() = default;
 
 void Worker::Start() {
-  if (impl_->state == Impl::Thread::kNotStarted) {
+  if (impl_->state == Impl::Thread::kWaiting) {
     impl_->state = Impl::Thread::kRunning;
-    impl_->thread = std::thread([this] { impl_->loop->Run(); });
+    impl_->run.set_value(true);
   }
 }
 

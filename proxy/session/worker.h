@@ -53,8 +53,8 @@ struct ConnectionInfo {
   uint64_t bytes_from_downstream = 0, bytes_from_upstream = 0;
 };
 
-// One loop, its thread, its listeners and its sessions. A session never leaves its worker. Made and
-// destroyed by main, on main's thread; the Publish functions may be called from any thread.
+// One loop, its thread, its listeners and its sessions, which never leave it. Made (the loop and
+// listeners on its own thread) and destroyed by main; Publish functions: any thread.
 class Worker {
  public:
   // Opens every listener that the config names (tunnels, interception) with SO_REUSEPORT, or adopts

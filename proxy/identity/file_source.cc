@@ -56,11 +56,7 @@ FileSource::FileSource(net::Loop& loop, const base::Clock& clock, Files files, S
       files_(std::move(files)),
       sink_(sink),
       watched_(clock, {files_.svid, files_.key, files_.bundle}),
-      timer_(loop, [this] {
-        if (watched_.Poll()) {
-          Load().IgnoreError();  // reported by OnFailure
-        }
-      }) {}
+      timer_(loop, [this] { OnFileEvent(); }) {}
 
 absl::Status FileSource::LoadFirst() {
   const absl::Status status = Load();
@@ -69,6 +65,12 @@ absl::Status FileSource::LoadFirst() {
 
 void FileSource::Start() {
   timer_.StartRepeating(absl::ToChronoMilliseconds(WatchedFiles::kPollEvery));
+}
+
+void FileSource::OnFileEvent() {
+  if (watched_.Poll()) {
+    Load().IgnoreError();  // reported by OnFailure
+  }
 }
 
 absl::StatusOr<FileSource::Content> FileSource::Read() const {

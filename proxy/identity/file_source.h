@@ -30,6 +30,7 @@ class FileSource final : public Source {
 
   void Start() override;
   void Reload() override { Load().IgnoreError(); }  // reported by OnFailure
+  void OnFileEvent() override;
   void Describe(IdentityStatus& status) const override;
 
  private:

@@ -21,6 +21,7 @@
 #include "proxy/identity/source.h"
 #include "proxy/identity/state_dir.h"
 #include "proxy/identity/watched_file.h"
+#include "proxy/net/file_watch.h"
 #include "proxy/net/timer.h"
 
 namespace postern::identity {
@@ -78,6 +79,18 @@ absl::StatusOr<std::shared_ptr<const config::DestinationSet>> LoadDestinations(
     return set.status();
   }
   return std::make_shared<const config::DestinationSet>(*std::move(set));
+}
+
+// The files that are read again while the proxy runs.
+std::vector<std::string> FilesToWatch(const config::ProxyConfig& config) {
+  std::vector<std::string> paths;
+  for (const std::string& path : {config.svid_file, config.svid_key_file, config.bundle_file,
+                                  config.policy_file, config.destinations_file}) {
+    if (!path.empty()) {
+      paths.push_back(path);
+    }
+  }
+  return paths;
 }
 
 // The ports on which this proxy takes mesh connections.
@@ -192,7 +205,9 @@ class IdentityManager::Impl final : public SourceSink {
         destinations_watch_(clock, config.destinations_file.empty()
                                        ? std::vector<std::string>{}
                                        : std::vector<std::string>{config.destinations_file}),
-        poll_(main, [this] { Poll(); }) {}
+        poll_(main, [this] { Poll(); }),
+        watched_files_(FilesToWatch(config)),
+        events_(main, watched_files_, [this] { OnFileEvent(); }) {}
 
   absl::Status Load(const config::ProxyConfig& config, net::Loop& main);
   void Start();
@@ -228,6 +243,8 @@ class IdentityManager::Impl final : public SourceSink {
                                  : PolicyKeeper::From::kIssuer;
   }
   void Poll();
+  void WatchFiles();
+  void OnFileEvent();
   void ReloadDestinations();
   void RefreshStatus();
   void Announce();
@@ -242,6 +259,8 @@ class IdentityManager::Impl final : public SourceSink {
   absl::Status destinations_result_;
   uint64_t destinations_failures_ = 0;
   net::Timer poll_;
+  const std::vector<std::string> watched_files_;
+  net::FileWatch events_;
   std::unique_ptr<Source> source_;
   Phase phase_ = Phase::kLoading;
   IdentityStatus identity_described_;  // what the status says of the snapshot; main loop
@@ -301,6 +320,7 @@ void IdentityManager::Impl::Start() {
     source_->Start();
   }
   poll_.StartRepeating(absl::ToChronoMilliseconds(WatchedFiles::kPollEvery));
+  WatchFiles();
   RefreshStatus();
 }
 
@@ -323,6 +343,22 @@ void IdentityManager::Impl::Poll() {
     ReloadDestinations();
   }
   RefreshStatus();
+}
+
+void IdentityManager::Impl::WatchFiles() {
+  if (watched_files_.empty()) {
+    return;
+  }
+  if (const absl::Status status = events_.Start(); !status.ok()) {
+    spdlog::info("changed files are found by a timer alone: {}", base::Message(status));
+  }
+}
+
+void IdentityManager::Impl::OnFileEvent() {
+  if (source_ != nullptr) {
+    source_->OnFileEvent();
+  }
+  Poll();
 }
 
 void IdentityManager::Impl::ReloadDestinations() {

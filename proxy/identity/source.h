@@ -35,6 +35,8 @@ class Source {
   virtual void Start() = 0;
   // SIGHUP: look again at everything that is read from files.
   virtual void Reload() = 0;
+  // Something happened to files that this source may read from: look at them now.
+  virtual void OnFileEvent() {}
   // Fills the fields that are this source's.
   virtual void Describe(IdentityStatus& status) const = 0;
 };

@@ -12,10 +12,11 @@
 
 namespace postern::identity {
 
-// Says when a group of files should be read again. Events are not trusted to come (they are missed
-// on network and overlay file systems and across symlink swaps), so the files are looked at: Poll
-// once a second. It compares what stat says of each, through symlinks, and says yes at least every
-// kAtLeast, because a change can leave all of that as it was. The reader compares contents.
+// Says when a group of files should be read again. Events (net::FileWatch) are not trusted to come
+// (they are missed on network and overlay file systems), so the files are looked at: Poll at each
+// event, and once a second. It compares what stat says of each, through symlinks, and says yes at
+// least every kAtLeast, because a change can leave all of that as it was. The reader compares
+// contents.
 class WatchedFiles {
  public:
   static constexpr absl::Duration kPollEvery = absl::Seconds(1);

@@ -10,6 +10,7 @@
 #include "common/x509/certificate.h"
 #include "common/x509/key.h"
 #include "proxy/identity/identity_manager.h"
+#include "proxy/identity/watched_file.h"
 #include "tests/testing/run_loop.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/test_ca.h"
@@ -47,6 +48,20 @@ class FileSourceTest : public ::testing::Test {
     dir_.Write("svid.pem", x509::CertificatesToPem(svid.chain()));
     dir_.Write("key.pem", x509::PrivateKeyToPem(svid.key()).value());
     dir_.Write("bundle.pem", ca.RootPem());
+  }
+  // As a mounted secret of Kubernetes: each file leads through one symlink, which is swapped.
+  void LinkToVersions() {
+    for (const char* name : {"svid.pem", "key.pem", "bundle.pem"}) {
+      std::filesystem::create_symlink(std::string("..data/") + name, dir_.Path(name));
+    }
+  }
+  void PutVersion(const std::string& version, const x509::Svid& svid) {
+    mkdir(dir_.Path(version).c_str(), 0700);
+    dir_.Write(version + "/svid.pem", x509::CertificatesToPem(svid.chain()));
+    dir_.Write(version + "/key.pem", x509::PrivateKeyToPem(svid.key()).value());
+    dir_.Write(version + "/bundle.pem", ca_.RootPem());
+    std::filesystem::create_symlink(version, dir_.Path("..tmp"));
+    std::filesystem::rename(dir_.Path("..tmp"), dir_.Path("..data"));
   }
   absl::Status Start() {
     auto made = IdentityManager::Create(
@@ -120,22 +135,29 @@ TEST_F(FileSourceTest, TakesAReplacedSetIntoUse) {
 }
 
 TEST_F(FileSourceTest, FollowsASymlinkSwap) {
-  const auto lay = [&](const std::string& version, const x509::Svid& svid) {
-    mkdir(dir_.Path(version).c_str(), 0700);
-    dir_.Write(version + "/svid.pem", x509::CertificatesToPem(svid.chain()));
-    dir_.Write(version + "/key.pem", x509::PrivateKeyToPem(svid.key()).value());
-    dir_.Write(version + "/bundle.pem", ca_.RootPem());
-    std::filesystem::create_symlink(version, dir_.Path("..tmp"));
-    std::filesystem::rename(dir_.Path("..tmp"), dir_.Path("..data"));
-  };
-  for (const char* name : {"svid.pem", "key.pem", "bundle.pem"}) {
-    std::filesystem::create_symlink(std::string("..data/") + name, dir_.Path(name));
-  }
-  lay("v1", ca_.Issue(kWeb));
+  LinkToVersions();
+  PutVersion("v1", ca_.Issue(kWeb));
   ASSERT_TRUE(Start().ok());
   const x509::Svid renewed = ca_.Issue(kWeb);
-  lay("v2", renewed);
+  PutVersion("v2", renewed);
   EXPECT_TRUE(ComesIntoUse(renewed.serial()));
+}
+
+// The timers begin with Start and look once a second.
+TEST_F(FileSourceTest, EventsTellOfASymlinkSwapBeforeTheTimerLooks) {
+  LinkToVersions();
+  config_.policy_file = dir_.Write("policy.yaml", PolicyFor("db"));
+  PutVersion("v1", ca_.Issue(kWeb));
+  ASSERT_TRUE(Start().ok());
+  const x509::Svid renewed = ca_.Issue(kWeb);
+  PutVersion("v2", renewed);
+  dir_.Write("policy.yaml", PolicyFor("other"));
+  constexpr auto kBeforeTheTimer = std::chrono::milliseconds(900);
+  static_assert(WatchedFiles::kPollEvery > absl::Milliseconds(900));
+  EXPECT_TRUE(RunUntil(
+      *loop_,
+      [&] { return snapshots_.back()->svid->serial() == renewed.serial() && Lets("other"); },
+      kBeforeTheTimer));
 }
 
 TEST_F(FileSourceTest, KeepsTheOldSetWhileTheNewOneIsHalfWritten) {

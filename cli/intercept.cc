@@ -25,7 +25,7 @@ using intercept::InterceptConfig;
 struct UpOptions {
   std::string mode = "redirect";
   std::string name;
-  bool no_inbound = false, no_outbound = false, probe = false, dry_run = false;
+  bool no_inbound = false, no_outbound = false, probe = false, dry_run = false, kill = false;
   uint16_t inbound_port = 15006, outbound_port = 15001;
   std::vector<uint16_t> own_ports;
   std::vector<std::string> proxy_uids, proxy_gids, app_uids, app_gids, exclude_uids, exclude_gids;
@@ -73,6 +73,10 @@ void AddUpOptions(CLI::App* up, UpOptions* o) {
   up->add_option("--exclude-interface", o->no_interfaces, "leave this interface alone; repeatable");
   up->add_flag("--probe", o->probe,
                "then open a connection to 192.0.2.1 and see that it is caught");
+  up->add_flag(
+      "--kill-existing", o->kill,
+      "then end the connections to and from other hosts that were open before and that the "
+      "rules would take");
   up->add_flag("--dry-run", o->dry_run, "print the input for `nft -j -f -` and change nothing");
 }
 
@@ -162,6 +166,10 @@ absl::StatusOr<InterceptConfig> Config(const UpOptions& o) {
     return status;
   if (absl::Status status = intercept::CheckConfig(config); !status.ok())
     return status;
+  if (absl::Status status = o.kill ? intercept::CheckKillExisting(config) : absl::OkStatus();
+      !status.ok()) {
+    return status;
+  }
   return config;
 }
 
@@ -181,6 +189,32 @@ absl::Status Probe(const InterceptConfig& config, Context& context) {
                                                     "removes them"));
 }
 
+std::string Connections(size_t count) {
+  return base::StrCat(count, count == 1 ? " connection" : " connections");
+}
+
+// The rules are in force by now, whatever comes of this.
+absl::Status KillExisting(const InterceptConfig& config, Context& context) {
+  const absl::StatusOr<size_t> ended = intercept::KillExistingConnections(config);
+  if (!ended.ok()) {
+    return absl::FailedPreconditionError(
+        base::StrCat("--kill-existing: ", base::Message(ended.status()),
+                     ". The rules are in force; connections from before stay as they are until "
+                     "their applications are restarted"));
+  }
+  context.err << "postern: " << Connections(*ended) << " from before "
+              << (*ended == 1 ? "was" : "were") << " ended\n";
+  return absl::OkStatus();
+}
+
+void CountExisting(const InterceptConfig& config, Context& context) {
+  if (const size_t open = intercept::CountExistingConnections(config); open > 0) {
+    context.err << "postern: " << Connections(open)
+                << " to other hosts were open before and stay as they are (--kill-existing ends "
+                   "what the rules would take)\n";
+  }
+}
+
 absl::Status Up(const UpOptions& options, Context& context) {
   absl::StatusOr<InterceptConfig> config = Config(options);
   if (!config.ok())
@@ -196,11 +230,17 @@ absl::Status Up(const UpOptions& options, Context& context) {
     return status;
   context.err << "postern: rules are in force (table inet " << intercept::TableName(config->name)
               << ") and were read back\n";
-  if (const size_t open = intercept::CountExistingConnections(*config); open > 0) {
-    context.err << "postern: " << open << " connection" << (open == 1 ? "" : "s")
-                << " to other hosts were open before and stay as they are\n";
+  absl::Status ended;
+  if (options.kill) {
+    ended = KillExisting(*config, context);
+  } else {
+    CountExisting(*config, context);
   }
-  return options.probe ? Probe(*config, context) : absl::OkStatus();
+  if (absl::Status probed = options.probe ? Probe(*config, context) : absl::OkStatus();
+      !probed.ok()) {
+    return probed;
+  }
+  return ended;
 }
 
 absl::Status Down(const std::string& name, Context& context) {

@@ -5,8 +5,11 @@
 #include <array>
 #include <charconv>
 #include <fstream>
+#include <iterator>
+#include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace postern::intercept {
@@ -52,6 +55,84 @@ std::string Content(const char* path) {
   return text.str();
 }
 
+template <typename Value>
+bool Has(const std::vector<Value>& values, const Value& value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+bool HasPort(const std::vector<PortRange>& ranges, uint16_t port) {
+  return std::any_of(ranges.begin(), ranges.end(), [port](const PortRange& range) {
+    return range.first <= port && port <= range.last;
+  });
+}
+bool HasAddress(const std::vector<base::Cidr>& ranges, const base::IpAddress& ip) {
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [&ip](const base::Cidr& range) { return range.Contains(ip); });
+}
+
+using Address = std::pair<base::IpAddress, uint16_t>;
+
+Address LocalOf(const TcpSocket& socket) {
+  return {socket.local_ip, socket.local_port};
+}
+Address PeerOf(const TcpSocket& socket) {
+  return {socket.peer_ip, socket.peer_port};
+}
+
+// The rules of rules.cc, asked about a connection that stands.
+class Judge {
+ public:
+  Judge(const std::vector<TcpSocket>& sockets, const InterceptConfig& config) : config_(config) {
+    for (const TcpSocket& socket : sockets) {
+      if (socket.listening) {
+        listening_.insert(socket.local_port);
+        continue;
+      }
+      local_.insert(LocalOf(socket));
+      if (socket.local_port == config.outbound_port || socket.local_port == config.inbound_port) {
+        taken_.insert(PeerOf(socket));
+      }
+    }
+  }
+
+  bool OpenedPastTheRules(const TcpSocket& socket) const {
+    if (socket.listening || socket.peer_ip.IsLoopback() || IsTheProxysOwn(socket) ||
+        Has(config_.exclude_interfaces, socket.interface)) {
+      return false;
+    }
+    // Both ends are here: the application calls itself, or its proxy calls it.
+    if (local_.contains(PeerOf(socket)) || taken_.contains(LocalOf(socket))) {
+      return false;
+    }
+    return listening_.contains(socket.local_port) ? IsInbound(socket) : IsOutbound(socket);
+  }
+
+ private:
+  bool IsTheProxysOwn(const TcpSocket& socket) const {
+    return Has(config_.proxy_uids, socket.uid) ||
+           (config_.proxy_mark != 0 && socket.mark == config_.proxy_mark);
+  }
+  bool IsInbound(const TcpSocket& socket) const {
+    return config_.inbound && !Has(PortsNeverTaken(config_), socket.local_port) &&
+           !HasPort(config_.exclude_inbound_ports, socket.local_port) &&
+           !HasAddress(config_.exclude_inbound_cidrs, socket.peer_ip) &&
+           (config_.inbound_ports.empty() || HasPort(config_.inbound_ports, socket.local_port));
+  }
+  bool IsOutbound(const TcpSocket& socket) const {
+    return config_.outbound && !Has(PortsNeverTaken(config_), socket.peer_port) &&
+           !HasPort(config_.exclude_outbound_ports, socket.peer_port) &&
+           !Has(config_.exclude_uids, socket.uid) &&
+           (config_.app_uids.empty() || Has(config_.app_uids, socket.uid)) &&
+           !HasAddress(config_.exclude_outbound_cidrs, socket.peer_ip) &&
+           (config_.outbound_ports.empty() || HasPort(config_.outbound_ports, socket.peer_port)) &&
+           (config_.outbound_cidrs.empty() || HasAddress(config_.outbound_cidrs, socket.peer_ip));
+  }
+
+  const InterceptConfig& config_;
+  std::set<uint16_t> listening_;
+  std::set<Address> local_;
+  std::set<Address> taken_;  // whose connections the proxy has
+};
+
 }  // namespace
 
 size_t CountInTable(std::string_view table, const InterceptConfig& config) {
@@ -73,6 +154,37 @@ size_t CountInTable(std::string_view table, const InterceptConfig& config) {
 size_t CountExistingConnections(const InterceptConfig& config) {
   return CountInTable(Content("/proc/net/tcp"), config) +
          CountInTable(Content("/proc/net/tcp6"), config);
+}
+
+std::vector<TcpSocket> OpenedPastTheRules(const std::vector<TcpSocket>& sockets,
+                                          const InterceptConfig& config) {
+  const Judge judge(sockets, config);
+  std::vector<TcpSocket> found;
+  std::copy_if(sockets.begin(), sockets.end(), std::back_inserter(found),
+               [&judge](const TcpSocket& socket) { return judge.OpenedPastTheRules(socket); });
+  return found;
+}
+
+absl::Status CheckKillExisting(const InterceptConfig& config) {
+  if (config.proxy_gids.empty() && config.app_gids.empty() && config.exclude_gids.empty()) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "--kill-existing: a connection does not tell the group that opened it, so --proxy-gid, "
+      "--app-gid and --exclude-gid cannot be respected; give users (--proxy-uid, --app-uid, "
+      "--exclude-uid) instead");
+}
+
+absl::StatusOr<size_t> KillExistingConnections(const InterceptConfig& config) {
+  const absl::StatusOr<std::vector<TcpSocket>> sockets = ReadTcpSockets();
+  if (!sockets.ok())
+    return sockets.status();
+  const std::vector<TcpSocket> found = OpenedPastTheRules(*sockets, config);
+  for (const TcpSocket& socket : found) {
+    if (absl::Status status = DestroySocket(socket); !status.ok())
+      return status;
+  }
+  return found.size();
 }
 
 }  // namespace postern::intercept

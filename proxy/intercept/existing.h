@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <string_view>
+#include <vector>
 
+#include "absl/status/statusor.h"
 #include "proxy/intercept/rules.h"
+#include "proxy/intercept/socket_table.h"
 
 namespace postern::intercept {
 
@@ -15,5 +18,17 @@ size_t CountExistingConnections(const InterceptConfig& config);
 
 // The part without I/O: `table` is the content of /proc/net/tcp or tcp6.
 size_t CountInTable(std::string_view table, const InterceptConfig& config);
+
+// The connections among `sockets` that were opened past these rules and would be taken by them if
+// they were opened now: with another host, by or to the application, nothing that is excluded.
+// Pure. What only the kernel's packets tell cannot be seen here: see CheckKillExisting.
+std::vector<TcpSocket> OpenedPastTheRules(const std::vector<TcpSocket>& sockets,
+                                          const InterceptConfig& config);
+
+// InvalidArgument where the rules go by group, which a connection does not tell.
+absl::Status CheckKillExisting(const InterceptConfig& config);
+
+// Ends those connections; returns how many. Unimplemented, PermissionDenied: see DestroySocket.
+absl::StatusOr<size_t> KillExistingConnections(const InterceptConfig& config);
 
 }  // namespace postern::intercept

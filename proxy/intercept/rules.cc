@@ -119,11 +119,8 @@ json Ranges(const std::vector<base::Cidr>& cidrs, bool v4) {
 
 json OwnPorts(const InterceptConfig& config) {
   std::vector<PortRange> ports;
-  for (uint16_t port : config.own_ports)
+  for (uint16_t port : PortsNeverTaken(config))
     ports.push_back({port, port});
-  for (uint16_t port : {config.inbound_port, config.outbound_port, kAdminPort, kMetricsPort}) {
-    ports.push_back({port, port});
-  }
   return Ports(ports);
 }
 
@@ -424,6 +421,12 @@ absl::StatusOr<PortRange> PortRange::Parse(std::string_view text) {
         "'", base::Printable(text), "' is no port (1 to 65535) and no range like 8000-8099"));
   }
   return PortRange{*first, *last};
+}
+
+std::vector<uint16_t> PortsNeverTaken(const InterceptConfig& config) {
+  std::vector<uint16_t> ports = config.own_ports;
+  ports.insert(ports.end(), {config.inbound_port, config.outbound_port, kAdminPort, kMetricsPort});
+  return ports;
 }
 
 std::string TableName(const std::string& name) {

@@ -64,6 +64,9 @@ struct InterceptConfig {
   std::vector<std::string> exclude_interfaces;
 };
 
+// Ports of the proxy itself, which no rule takes.
+std::vector<uint16_t> PortsNeverTaken(const InterceptConfig& config);
+
 // The table that holds the rules: "postern" or "postern_NAME".
 std::string TableName(const std::string& name);
 

@@ -225,6 +225,75 @@ class InterceptTest(unittest.TestCase):
             accepted.sendall(b"me too")
             self.assertEqual(old.recv(100), b"me too")
 
+    def open_pair(self, listener, connect):
+        """Both ends of a connection that is told to end with the test."""
+        ours = connect()
+        self.addCleanup(ours.close)
+        accepted, _ = listener.accept()
+        self.addCleanup(accepted.close)
+        accepted.settimeout(5)
+        return ours, accepted
+
+    def kill_existing(self, space, *flags):
+        """What `up --kill-existing` said; skips the test where the kernel cannot."""
+        done = self.up(space, "--proxy-uid", str(PROXY_UID), "--kill-existing", *flags, check=False)
+        if "CONFIG_INET_DIAG_DESTROY" in done.stderr:
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("The rules are in force", done.stderr)
+            self.assertIn("outbound", space.run(POSTERN, "intercept", "show").stdout)
+            self.skipTest("this kernel cannot end connections of others")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def assert_stands(self, ours, accepted):
+        ours.sendall(b"still here")
+        self.assertEqual(accepted.recv(100), b"still here")
+
+    def test_kill_existing_ends_what_the_rules_would_take_and_nothing_else(self):
+        ended, kept = [], []
+        for address in (SERVER4, SERVER6):
+            app, ssh = self.listen(self.server, address, 8080), self.listen(self.server, address, 22)
+            for which, listener, port in ((ended, app, 8080), (kept, ssh, 22)):
+                which.append(self.open_pair(
+                    listener, lambda to=address, at=port: self.client.connect(to, at)))
+        app = self.listen(self.server, SERVER4, 8081)
+        kept.append(self.open_pair(app, lambda: self.client.connect(SERVER4, 8081, mark=0x505)))
+        inside = self.listen(self.client, "127.0.0.1", 9000)
+        kept.append(self.open_pair(inside, lambda: self.client.connect("127.0.0.1", 9000)))
+        proxys = self.connect_as(self.client, PROXY_UID, SERVER4, 8081)
+        self.addCleanup(proxys.close)
+        of_proxy, _ = app.accept()
+        self.addCleanup(of_proxy.close)
+        said = self.kill_existing(self.client, "--proxy-mark", "0x505", "--exclude-outbound-port", "22")
+        self.assertIn("2 connections from before were ended", said)
+        for ours, accepted in ended:
+            with self.assertRaises(ConnectionAbortedError):
+                ours.recv(1)
+            with self.assertRaises(ConnectionResetError):
+                accepted.recv(1)
+        for ours, accepted in kept:
+            self.assert_stands(ours, accepted)
+        of_proxy.settimeout(0.2)
+        with self.assertRaises(TimeoutError):
+            of_proxy.recv(1)
+
+    def test_kill_existing_ends_inbound_connections_but_for_excluded_ports(self):
+        app, ssh = self.listen(self.server, SERVER4, 8080), self.listen(self.server, SERVER4, 22)
+        old = self.open_pair(app, lambda: self.client.connect(SERVER4, 8080))
+        kept = self.open_pair(ssh, lambda: self.client.connect(SERVER4, 22))
+        said = self.kill_existing(self.server, "--exclude-inbound-port", "22")
+        self.assertIn("1 connection from before was ended", said)
+        with self.assertRaises(ConnectionAbortedError):
+            old[1].recv(1)
+        self.assert_stands(*kept)
+
+    def test_kill_existing_a_second_time_leaves_what_the_proxy_carries(self):
+        self.kill_existing(self.client)
+        proxy = self.listen(self.client, "127.0.0.1", 15001)
+        carried = self.open_pair(proxy, lambda: self.client.connect(SERVER4, 8080))
+        self.assertIn("0 connections from before were ended", self.kill_existing(self.client))
+        self.assert_stands(*carried)
+
     def test_up_twice_and_down_twice_are_as_good_as_once(self):
         for _ in range(2):
             self.up(self.client, "--proxy-uid", str(PROXY_UID))

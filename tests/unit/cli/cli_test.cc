@@ -332,13 +332,14 @@ TEST_F(CliTest, RendersInterceptionRulesWithoutTouchingAnything) {
   EXPECT_EQ(rules.status, 0) << rules.err;
   EXPECT_TRUE(json::parse(rules.out).contains("nftables"));
   EXPECT_THAT(rules.out, HasSubstr("[53,123]"));
-  for (const std::vector<std::string>& flags :
-       std::vector<std::vector<std::string>>{{},
-                                             {"--proxy-uid", "no-such-user"},
-                                             {"--proxy-uid", "1", "--exclude-cidr", "10.0.0.1/8"},
-                                             {"--proxy-uid", "1", "--include-inbound-port", "http"},
-                                             {"--proxy-uid", "1", "--mode", "tproxy"},
-                                             {"--proxy-uid", "4294967295"}}) {
+  for (const std::vector<std::string>& flags : std::vector<std::vector<std::string>>{
+           {},
+           {"--proxy-uid", "no-such-user"},
+           {"--proxy-uid", "1", "--exclude-cidr", "10.0.0.1/8"},
+           {"--proxy-uid", "1", "--include-inbound-port", "http"},
+           {"--proxy-uid", "1", "--mode", "tproxy"},
+           {"--proxy-uid", "1", "--kill-existing", "--exclude-gid", "7"},
+           {"--proxy-uid", "4294967295"}}) {
     std::vector<std::string> line = {"intercept", "up", "--dry-run"};
     line.insert(line.end(), flags.begin(), flags.end());
     const Outcome refused = RunWith(line);

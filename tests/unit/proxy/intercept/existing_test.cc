@@ -2,6 +2,12 @@
 #include "proxy/intercept/existing.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/testing/sockets.h"
 
 namespace postern::intercept {
 namespace {
@@ -35,6 +41,141 @@ TEST(CountInTableTest, SurvivesAnythingElse) {
   EXPECT_EQ(CountInTable("", InterceptConfig()), 0U);
   EXPECT_EQ(CountInTable("\n\n 1 2 3", InterceptConfig()), 0U);
   EXPECT_EQ(CountInTable(kHead, InterceptConfig()), 0U);
+}
+
+TcpSocket Open(std::string_view local, uint16_t local_port, std::string_view peer,
+               uint16_t peer_port, uid_t uid = 1000) {
+  TcpSocket socket;
+  socket.local_ip = base::IpAddress::Parse(local).value();
+  socket.local_port = local_port;
+  socket.peer_ip = base::IpAddress::Parse(peer).value();
+  socket.peer_port = peer_port;
+  socket.uid = uid;
+  return socket;
+}
+
+TcpSocket Listening(uint16_t port) {
+  TcpSocket socket = Open("::", port, "::", 0);
+  socket.listening = true;
+  return socket;
+}
+
+constexpr char kHere[] = "198.18.0.1";
+constexpr char kThere[] = "198.18.0.2";
+
+size_t Past(const std::vector<TcpSocket>& sockets, const InterceptConfig& config) {
+  return OpenedPastTheRules(sockets, config).size();
+}
+
+TEST(OpenedPastTheRulesTest, FindsInboundAndOutboundConnections) {
+  const std::vector<TcpSocket> sockets = {Listening(8080), Open(kHere, 8080, kThere, 40000),
+                                          Open(kHere, 40001, kThere, 443),
+                                          Open("fd00:5b::1", 40001, "fd00:5b::2", 443)};
+  InterceptConfig config;
+  EXPECT_EQ(Past(sockets, config), 3U);
+  config.inbound = false;
+  EXPECT_EQ(Past(sockets, config), 2U);
+  config.inbound = true;
+  config.outbound = false;
+  EXPECT_EQ(Past(sockets, config), 1U);
+}
+
+TEST(OpenedPastTheRulesTest, LeavesTheProxyLoopbackAndThisHost) {
+  InterceptConfig config;
+  config.proxy_uids = {901};
+  config.proxy_mark = 7;
+  TcpSocket marked = Open(kHere, 40000, kThere, 443);
+  marked.mark = 7;
+  EXPECT_EQ(Past({marked}, config), 0U);
+  EXPECT_EQ(Past({Open(kHere, 40000, kThere, 443, 901)}, config), 0U);
+  EXPECT_EQ(Past({Open("127.0.0.1", 40000, "127.0.0.1", 443)}, config), 0U);
+  EXPECT_EQ(
+      Past({Listening(8080), Open(kHere, 40000, kHere, 8080), Open(kHere, 8080, kHere, 40000)},
+           config),
+      0U);
+}
+
+TEST(OpenedPastTheRulesTest, LeavesWhatTheProxyCarriesAlready) {
+  const TcpSocket application = Open(kHere, 40000, kThere, 443);
+  const TcpSocket proxys = Open("127.0.0.1", 15001, kHere, 40000, 901);
+  InterceptConfig config;
+  config.proxy_uids = {901};
+  EXPECT_EQ(Past({application, proxys}, config), 0U);
+  EXPECT_EQ(Past({application}, config), 1U);
+}
+
+TEST(OpenedPastTheRulesTest, LeavesWhatIsExcludedInbound) {
+  TcpSocket ssh = Open(kHere, 22, kThere, 40000);
+  ssh.interface = "eth1";
+  const std::vector<TcpSocket> sockets = {Listening(22), ssh};
+  InterceptConfig config;
+  ASSERT_EQ(Past(sockets, config), 1U);
+  config.exclude_inbound_ports = {{20, 25}};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.exclude_inbound_cidrs = {base::Cidr::Parse("198.18.0.0/24").value()};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.inbound_ports = {{8080, 8080}};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.exclude_interfaces = {"eth1"};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.own_ports = {22};
+  EXPECT_EQ(Past(sockets, config), 0U);
+}
+
+TEST(OpenedPastTheRulesTest, LeavesWhatIsExcludedOutbound) {
+  const std::vector<TcpSocket> sockets = {Open(kHere, 40000, kThere, 443)};
+  InterceptConfig config;
+  config.exclude_outbound_ports = {{443, 443}};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.exclude_outbound_cidrs = {base::Cidr::Parse("198.18.0.0/24").value()};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.outbound_cidrs = {base::Cidr::Parse("198.19.0.0/24").value()};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.outbound_ports = {{80, 80}};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.exclude_uids = {1000};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config = {};
+  config.app_uids = {1001};
+  EXPECT_EQ(Past(sockets, config), 0U);
+  config.app_uids = {1000};
+  EXPECT_EQ(Past(sockets, config), 1U);
+}
+
+TEST(OpenedPastTheRulesTest, RefusesRulesThatGoByGroup) {
+  InterceptConfig config;
+  EXPECT_TRUE(CheckKillExisting(config).ok());
+  config.exclude_gids = {7};
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckKillExisting(config)));
+}
+
+// The kernel's own answer, with a connection of this process.
+TEST(TcpSocketsTest, FindsOpenConnectionsAndListeners) {
+  const testing::Server server(&testing::Echo);
+  const testing::Socket socket = testing::Socket::Connect("127.0.0.1", server.port());
+  const auto sockets = ReadTcpSockets();
+  ASSERT_TRUE(sockets.ok()) << sockets.status();
+  int listeners = 0;
+  int dialled = 0;
+  for (const TcpSocket& one : *sockets) {
+    listeners += one.listening && one.local_port == server.port() ? 1 : 0;
+    dialled += !one.listening && one.peer_port == server.port() ? 1 : 0;
+    if (one.peer_port == server.port()) {
+      EXPECT_EQ(one.peer_ip.ToString(), "127.0.0.1");
+      EXPECT_EQ(one.interface, "lo");
+      EXPECT_EQ(one.uid, geteuid());
+    }
+  }
+  EXPECT_EQ(listeners, 1);
+  EXPECT_EQ(dialled, 1);
 }
 
 }  // namespace

@@ -134,19 +134,27 @@ EndpointCache::Found EndpointCache::FindOrWait(const AddressKey& key,
       }
     }
   }
-  if (found.place != Place::kKnown) {
+  if (found.answer == nullptr) {
     main_.Post([weak = std::weak_ptr(alive_), this, key, place = found.place] {
-      if (weak.expired()) {
-        return;
-      }
-      if (place == Place::kFull) {
-        Forget(absl::InfiniteDuration(), kMostEntries / 8);
-      } else if (upstream_.subscribe) {
-        upstream_.subscribe({key});
+      if (!weak.expired()) {
+        OnUnanswered(key, place);
       }
     });
   }
   return found;
+}
+
+void EndpointCache::OnUnanswered(const AddressKey& key, Place place) {
+  if (place == Place::kFull) {
+    Forget(absl::InfiniteDuration(), kMostEntries / 8);
+    return;
+  }
+  if (place == Place::kNew && upstream_.subscribe) {
+    upstream_.subscribe({key});
+  }
+  if (upstream_.hurry) {
+    upstream_.hurry();
+  }
 }
 
 bool EndpointCache::IsMeshMember(const base::IpAddress& ip) const {

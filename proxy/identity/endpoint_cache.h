@@ -35,6 +35,8 @@ class EndpointCache final : public EndpointDirectory {
   struct Upstream {
     std::function<void(const std::vector<AddressKey>&)> subscribe;
     std::function<void(const std::vector<AddressKey>&)> unsubscribe;
+    // A connection waits for the answer to one of those.
+    std::function<void()> hurry;
   };
 
   // All outlive this. `seen` may be null: nothing is remembered.
@@ -91,6 +93,7 @@ class EndpointCache final : public EndpointDirectory {
   Shard& ShardOf(const AddressKey& key) const;
   void CountEntry(const AddressKey& key, int by) const;
   Found FindOrWait(const AddressKey& key, const std::shared_ptr<Waiter>& waiter);
+  void OnUnanswered(const AddressKey& key, Place place);
   bool Watch(const AddressKey& key) const;
   void Store(const AddressKey& key, Answer answer, std::string wire, bool only_if_known);
   Answer Judge(const AddressKey& key, Answer answer, bool names_identity) const;

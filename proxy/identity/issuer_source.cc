@@ -78,9 +78,9 @@ bool IssuerSource::HoldsUsable() const {
 }
 
 void IssuerSource::Start() {
-  endpoints_.SetUpstream(
-      {[this](const std::vector<AddressKey>& keys) { mesh_.Subscribe(keys); },
-       [this](const std::vector<AddressKey>& keys) { mesh_.Unsubscribe(keys); }});
+  endpoints_.SetUpstream({[this](const std::vector<AddressKey>& keys) { mesh_.Subscribe(keys); },
+                          [this](const std::vector<AddressKey>& keys) { mesh_.Unsubscribe(keys); },
+                          [this] { mesh_.Hurry(); }});
   Restore();
   tick_.StartRepeating(kTick);
   timer_.SetAt(schedule_.due());

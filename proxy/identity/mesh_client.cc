@@ -41,6 +41,7 @@ void MeshClient::Connect(rpc::IssuerChannelOptions options) {
 
 void MeshClient::Open() {
   reconnect_.Stop();
+  last_attempt_ = clock_.SinceBoot();
   Drop(current_);
   const uint64_t number = ++last_number_;
   current_.number = number;
@@ -159,7 +160,20 @@ void MeshClient::OnEnd(uint64_t number, absl::Status status) {
               "no stream to the issuer, again in {}: {}", absl::FormatDuration(pause),
               base::Message(last_error_));
   reconnect_.SetAfter(pause);
+  HurryReconnect();
   delegate_.OnConnection();
+}
+
+void MeshClient::Hurry() {
+  hurried_until_ = clock_.SinceBoot() + kHurried;
+  HurryReconnect();
+}
+
+void MeshClient::HurryReconnect() {
+  const absl::Duration soonest = last_attempt_ + kHurriedPause;
+  if (reconnect_.due().has_value() && soonest < *reconnect_.due() && soonest < hurried_until_) {
+    reconnect_.SetAt(soonest);
+  }
 }
 
 void MeshClient::OnHandoverTime() {

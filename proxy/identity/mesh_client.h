@@ -30,14 +30,19 @@ class MeshResponse_EndpointUpdate_Answer;
 namespace postern::identity {
 
 // Keeps a Mesh stream to the issuer up: says Hello with what is held, applies and acknowledges what
-// comes, asks for endpoints, reconnects with a growing delay (1 s to 10 s). A new identity gets a
-// new stream beside the old one, which ends when the new one has spoken. Main loop only.
+// comes, asks for endpoints, reconnects with a growing delay (1 s to 10 s), which Hurry cuts short.
+// A new identity gets a new stream beside the old one, which ends when the new one has spoken. Main
+// loop only.
 class MeshClient {
  public:
   static constexpr absl::Duration kLongestPause = absl::Seconds(10);
   // How long a new stream may stand in silence before the one that it replaces goes all the same.
   static constexpr absl::Duration kHandover = absl::Seconds(5);
   static constexpr int kMostAddressesPerRequest = 256;
+  // Between two attempts while somebody is waiting, and how long after Hurry that is believed: a
+  // connection is given up by then.
+  static constexpr absl::Duration kHurriedPause = absl::Seconds(1);
+  static constexpr absl::Duration kHurried = absl::Seconds(5);
 
   // What the stream works for. Called on the main loop; outlives the client.
   class Delegate {
@@ -73,6 +78,10 @@ class MeshClient {
   void Subscribe(const std::vector<AddressKey>& keys);
   void Unsubscribe(const std::vector<AddressKey>& keys);
 
+  // A connection waits for an answer: without a stream, tries again at once, and then every second
+  // for a while; never more often than that.
+  void Hurry();
+
   // Something was heard on a stream that still stands.
   bool connected() const { return current_.heard || draining_.heard; }
   // Why the last stream ended, or could not begin; OK before the first.
@@ -90,6 +99,7 @@ class MeshClient {
   Stream* Find(uint64_t number);
   void OnMessage(uint64_t number, const v1::MeshResponse& message);
   void OnEnd(uint64_t number, absl::Status status);
+  void HurryReconnect();
   void OnHandoverTime();
   void Apply(Stream& from, const v1::MeshResponse& message);
   static void Acknowledge(Stream& to, int kind, const Version& version,
@@ -102,6 +112,8 @@ class MeshClient {
   const std::vector<uint16_t> serving_;
   std::optional<rpc::IssuerChannelOptions> options_;
   Backoff backoff_;
+  absl::Duration last_attempt_ = -absl::InfiniteDuration();   // SinceBoot
+  absl::Duration hurried_until_ = -absl::InfiniteDuration();  // SinceBoot
   DeadlineTimer reconnect_;
   DeadlineTimer handover_;
   uint64_t last_number_ = 0;

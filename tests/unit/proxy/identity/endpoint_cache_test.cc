@@ -44,7 +44,8 @@ class EndpointCacheTest : public ::testing::Test {
                         },
                         [this](const std::vector<AddressKey>& keys) {
                           unsubscribed_.insert(unsubscribed_.end(), keys.begin(), keys.end());
-                        }});
+                        },
+                        [this] { ++hurried_; }});
   }
   // Looks up on the main loop; the answer comes into `answer_`.
   void Look(const std::string& destination) {
@@ -68,7 +69,24 @@ class EndpointCacheTest : public ::testing::Test {
   std::unique_ptr<EndpointDirectory::Query> query_;
   std::optional<Answer> answer_;
   std::vector<AddressKey> subscribed_, unsubscribed_;
+  int hurried_ = 0;
 };
+
+TEST_F(EndpointCacheTest, HurriesForEachLookupThatWaitsAndForNothingElse) {
+  Connect();
+  Look("198.18.0.5:80");
+  RunPosted();
+  EXPECT_EQ(hurried_, 1);
+  Look("198.18.0.5:80");  // asked already, and still nobody has answered
+  RunPosted();
+  EXPECT_EQ(hurried_, 2);
+  EXPECT_EQ(subscribed_.size(), 1U);
+  cache_.OnAnswer(Key("198.18.0.5:80"), Plain(), "");
+  Look("198.18.0.5:80");
+  cache_.IsMeshMember(base::IpAddress::Parse("198.18.0.6").value());
+  RunPosted();
+  EXPECT_EQ(hurried_, 2);
+}
 
 TEST_F(EndpointCacheTest, KnowsOnlyStaticDestinationsWithoutAnIssuer) {
   cache_.SetStatic(std::make_shared<const config::DestinationSet>(
@@ -177,7 +195,7 @@ TEST_F(EndpointCacheTest, RemembersAnswersForARestart) {
   EXPECT_EQ(cache_.Remembered(), std::vector<std::string>{"wire of 192.0.2.1:80"});
 
   EndpointCache next(*loop_, clock_, &seen_);
-  next.SetUpstream({[](const auto&) {}, [](const auto&) {}});
+  next.SetUpstream({[](const auto&) {}, [](const auto&) {}, [] {}});
   next.Restore(Key("192.0.2.1:80"), Mesh("spiffe://example.org/db"), "wire of 192.0.2.1:80");
   EXPECT_EQ(next.Subscriptions(), std::vector<AddressKey>{Key("192.0.2.1:80")});
   bool answered = false;

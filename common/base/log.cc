@@ -19,7 +19,8 @@ namespace {
 
 using spdlog::level::level_enum;
 
-constexpr size_t kQueuedLines = 8192;
+// spdlog makes the whole queue at the start, some 400 bytes for each line.
+constexpr size_t kQueuedLines = 512;
 
 constexpr std::array<std::pair<std::string_view, level_enum>, 6> kLevels = {{
     {"trace", level_enum::trace},

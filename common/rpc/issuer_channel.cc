@@ -12,6 +12,7 @@
 
 #include "common/base/strings.h"
 #include "common/rpc/issuer_server.h"
+#include "common/rpc/nobodys_root.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/key.h"
@@ -160,15 +161,27 @@ class IssuerVerifier final : public tls::ExternalCertificateVerifier {
   const std::shared_ptr<Verdicts> verdicts_;
 };
 
-absl::Status PresentClient(const x509::Svid& svid, tls::TlsChannelCredentialsOptions& options) {
-  auto key_pem = x509::PrivateKeyToPem(svid.key());
+// The certificate and key to present, if any, and the roots, which are nobody's: IssuerVerifier
+// judges.
+absl::Status Provide(const x509::Svid* svid, tls::TlsChannelCredentialsOptions& options) {
+  auto root = NobodysRoot();
+  if (!root.ok()) {
+    return root.status();
+  }
+  options.watch_root_certs();
+  if (svid == nullptr) {
+    options.set_certificate_provider(std::make_shared<tls::StaticDataCertificateProvider>(*root));
+    return absl::OkStatus();
+  }
+  auto key_pem = x509::PrivateKeyToPem(svid->key());
   if (!key_pem.ok()) {
     return key_pem.status();
   }
   std::vector<tls::IdentityKeyCertPair> pairs(1);
   pairs.front().private_key = *key_pem;
-  pairs.front().certificate_chain = x509::CertificatesToPem(svid.chain());
-  options.set_certificate_provider(std::make_shared<tls::StaticDataCertificateProvider>(pairs));
+  pairs.front().certificate_chain = x509::CertificatesToPem(svid->chain());
+  options.set_certificate_provider(
+      std::make_shared<tls::StaticDataCertificateProvider>(*root, pairs));
   options.watch_identity_key_cert_pairs();
   // Ours; gRPC's own copies live as long as the channel.
   OPENSSL_cleanse(key_pem->data(), key_pem->size());
@@ -215,10 +228,8 @@ absl::StatusOr<IssuerChannel> IssuerChannel::Create(const IssuerChannelOptions& 
   tls_options.set_certificate_verifier(
       tls::ExternalCertificateVerifier::Create<IssuerVerifier<Verdicts>>(*options.trust,
                                                                          options.clock, verdicts));
-  if (options.client != nullptr) {
-    if (auto status = PresentClient(*options.client, tls_options); !status.ok()) {
-      return status;
-    }
+  if (auto status = Provide(options.client.get(), tls_options); !status.ok()) {
+    return status;
   }
   return IssuerChannel(grpc::CreateCustomChannel("dns:///" + options.target,
                                                  tls::TlsCredentials(tls_options), Arguments()),

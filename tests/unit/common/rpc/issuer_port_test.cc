@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The issuer's port from both ends: a real gRPC server on loopback, and channels to it.
+#include <grpc/grpc_security.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/generic/async_generic_service.h>
@@ -9,7 +10,9 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -58,7 +61,22 @@ class WhoAmI final : public grpc::CallbackGenericService {
   const std::vector<x509::X509Ptr> intermediates_;
 };
 
+// How often gRPC wanted the system's roots. It reads them once for each process, at the first
+// credentials that name none.
+std::atomic<int> asked_for_system_roots{0};
+
+grpc_ssl_roots_override_result OnSystemRoots(char** /*pem*/) {
+  ++asked_for_system_roots;
+  return GRPC_SSL_ROOTS_OVERRIDE_FAIL;  // take the system's
+}
+
 class IssuerPortTest : public ::testing::Test {
+ public:
+  static void SetUpTestSuite() {
+    unsetenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH");  // with it the callback is not asked
+    grpc_set_ssl_roots_override_callback(&OnSystemRoots);
+  }
+
  protected:
   IssuerPortTest() : intermediate_(root_.Intermediate()), service_(intermediate_) {}
   ~IssuerPortTest() override {
@@ -270,6 +288,15 @@ TEST_F(IssuerPortTest, TakesOneIdentityForEachChannel) {
   EXPECT_EQ(AskAs(intermediate_.Issue(kWeb)), kWeb);
   EXPECT_EQ(AskAs(intermediate_.Issue("spiffe://example.org/db")), "spiffe://example.org/db");
   EXPECT_EQ(Ask(Trusting(root_)), "peer_no_certificate");
+}
+
+// A megabyte of certificates that nobody looks at. Every test of this fixture that has run counts.
+TEST_F(IssuerPortTest, DoesNotReadTheRootsOfTheSystem) {
+  ServeTheIssuer();
+  EXPECT_EQ(Ask(Trusting(root_)), "peer_no_certificate");
+  EXPECT_EQ(Ask(Pinning(root_.root())), "peer_no_certificate");
+  EXPECT_EQ(AskAs(intermediate_.Issue(kWeb)), kWeb);
+  EXPECT_EQ(asked_for_system_roots, 0);
 }
 
 TEST_F(IssuerPortTest, BoundsWhatAClientMaySend) {

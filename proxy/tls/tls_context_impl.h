@@ -6,12 +6,13 @@
 #include "common/x509/chain_verifier.h"
 #include "common/x509/openssl_ptr.h"
 #include "proxy/tls/chain_cache.h"
+#include "proxy/tls/peer_certificates.h"
 #include "proxy/tls/tls_context.h"
 
 namespace postern::tls {
 
-// What a TlsContext is made of; for proxy/tls alone. Immutable after Create but for the cache,
-// which changes no verdict.
+// What a TlsContext is made of; for proxy/tls alone. Immutable after Create, but for what its
+// engines share and what changes no verdict; those are of one worker.
 struct TlsContext::Impl {
   x509::SslCtxPtr ctx;
   std::shared_ptr<const x509::Svid> svid;
@@ -19,6 +20,7 @@ struct TlsContext::Impl {
   TlsOptions options;
   x509::PeerRole peer_role = x509::PeerRole::kServer;
   mutable ChainCache verified_chains;  // under these bundles, in this role
+  mutable PeerCertificates peer_certificates;
 
   absl::Status Configure();
   absl::Status ConfigureProtocol() const;

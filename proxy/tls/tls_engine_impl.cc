@@ -152,6 +152,7 @@ int TlsEngine::Impl::VerifyPeer(X509_STORE_CTX* store_ctx) {
   }
   if (verdict.peer.has_value()) {
     peer = std::move(verdict.peer);
+    context->impl().peer_certificates.Share(store_ctx, peer->leaf_sha256);
     X509_STORE_CTX_set_error(store_ctx, X509_V_OK);
     return 1;
   }

@@ -4,14 +4,13 @@
 
 postern_proto(postern/v1)
 
-postern_module(common/base LINKS absl::status absl::statusor absl::strings absl::time
-  absl::flat_hash_map absl::flat_hash_set spdlog::spdlog Threads::Threads)
+postern_module(common/base LINKS postern_absl spdlog::spdlog Threads::Threads)
 postern_module(common/x509 USES common/base LINKS OpenSSL::SSL OpenSSL::Crypto
   nlohmann_json::nlohmann_json)
-postern_module(common/rpc USES common/x509 LINKS PkgConfig::GRPCPP)
+postern_module(common/rpc USES common/x509 LINKS postern_grpc)
 postern_module(common/http USES common/base LINKS PkgConfig::HTTPLIB)
 
-postern_module(proxy/config USES common/base common/x509 LINKS yaml-cpp CLI11::CLI11
+postern_module(proxy/config USES common/base common/x509 LINKS postern_yaml CLI11::CLI11
   nlohmann_json::nlohmann_json)
 postern_module(proxy/telemetry USES common/base LINKS prometheus-cpp::core)
 postern_module(proxy/net USES common/base LINKS PkgConfig::UV)

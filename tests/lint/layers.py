@@ -10,13 +10,13 @@ import _source
 # External headers by the folder (or the name) they are included as -> the CMake targets that bring
 # them. A module may include what it or a module it uses LINKS.
 LIBRARIES = {
-    "absl/": ("absl::",),
+    "absl/": ("postern_absl",),
     "spdlog/": ("spdlog::",),
     "openssl/": ("OpenSSL::",),
-    "grpc/": ("PkgConfig::GRPCPP",),
-    "grpcpp/": ("PkgConfig::GRPCPP",),
-    "google/protobuf/": ("protobuf::", "PkgConfig::GRPCPP"),
-    "yaml-cpp/": ("yaml-cpp",),
+    "grpc/": ("postern_grpc",),
+    "grpcpp/": ("postern_grpc",),
+    "google/protobuf/": ("postern_protobuf", "postern_grpc"),
+    "yaml-cpp/": ("postern_yaml",),
     "CLI/": ("CLI11::",),
     "nlohmann/": ("nlohmann_json::",),
     "prometheus/": ("prometheus-cpp::",),
@@ -61,7 +61,7 @@ class Table:
                     lists[current].append(word)
             if kind == "proto":
                 self.uses["proto/" + folder] = []
-                self.links["proto/" + folder] = ["PkgConfig::GRPCPP", "protobuf::libprotobuf"]
+                self.links["proto/" + folder] = ["postern_grpc", "postern_protobuf"]
             elif kind == "module":
                 self.uses[folder] = lists["USES"]
                 self.links[folder] = lists["LINKS"]
@@ -196,7 +196,7 @@ class LayersSelfTest(unittest.TestCase):
 
     TABLE = Table("""
       postern_proto(postern/v1)
-      postern_module(common/base LINKS absl::status)
+      postern_module(common/base LINKS postern_absl)
       postern_module(proxy/net USES common/base LINKS PkgConfig::UV)
       postern_module(proxy/tls USES common/base LINKS OpenSSL::SSL)
       postern_module(proxy/session USES proxy/net proxy/tls)  # postern_module(no)

@@ -3,6 +3,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/memory.h"
 #include "common/base/process.h"
 #include "common/base/strings.h"
 #include "common/rpc/grpc_log.h"
@@ -27,6 +28,8 @@ int Main(int argc, const char* const* argv) {
     std::fprintf(stderr, "postern-proxy: %s\n", hardened.ToString().c_str());
     return kFailed;
   }
+  // One for the main loop and everything beside, one for each worker.
+  postern::base::LimitArenas(static_cast<int>(config.workers) + 1);
   if (const absl::Status logging = postern::base::InitLogging(config.log_level, config.log_format);
       !logging.ok()) {
     std::fprintf(stderr, "postern-proxy: --log-level: %s\n", logging.ToString().c_str());

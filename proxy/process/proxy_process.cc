@@ -9,6 +9,7 @@
 #include <future>
 
 #include "common/base/log.h"
+#include "common/base/memory.h"
 #include "common/base/process.h"
 #include "common/base/strings.h"
 #include "common/http/http_server.h"
@@ -16,6 +17,7 @@
 #include "proxy/admin/pages.h"
 #include "proxy/identity/identity_manager.h"
 #include "proxy/net/timer.h"
+#include "proxy/process/memory_keeper.h"
 #include "proxy/process/status_pages.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/metrics_registry.h"
@@ -25,7 +27,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kWatchdogPeriod{1000};
+constexpr milliseconds kTickPeriod{1000};
 constexpr milliseconds kHurriedDrain{1000};
 constexpr size_t kListedConnections = 10'000;
 constexpr std::chrono::seconds kPageDeadline{2};
@@ -81,6 +83,9 @@ struct ProxyProcess::Impl {
   void FillPages();
   void WarnOfWeakSettings() const;
 
+  // Once a second, on the main loop.
+  void OnTick();
+
   // The end, on the main loop.
   void OnTerminate();
   void BeginDrain(milliseconds delay, milliseconds deadline);
@@ -109,6 +114,7 @@ struct ProxyProcess::Impl {
   std::unique_ptr<http::HttpServer> metrics_server;
   std::unique_ptr<http::HttpServer> admin_server;
   std::vector<std::unique_ptr<admin::ControlSocket>> control_sockets;
+  MemoryKeeper memory;
   std::unique_ptr<net::Timer> watchdog;
 };
 
@@ -277,6 +283,20 @@ void ProxyProcess::Impl::WarnOfWeakSettings() const {
   }
 }
 
+void ProxyProcess::Impl::OnTick() {
+  base::NotifyServiceManager("WATCHDOG=1");
+  switch (memory.OnTick(Missing().empty(), OpenTotal())) {
+    case MemoryKeeper::Action::kNothing:
+      return;
+    case MemoryKeeper::Action::kGiveBackStart:
+      base::GiveBackStartMemory();
+      return;
+    case MemoryKeeper::Action::kGiveBackFree:
+      base::GiveBackFreeMemory();
+      return;
+  }
+}
+
 // The first signal drains, the second hurries, the third ends at once.
 void ProxyProcess::Impl::OnTerminate() {
   ++terminations;
@@ -394,9 +414,8 @@ void ProxyProcess::Run() {
     worker->Start();
   }
   impl.phase.store(Phase::kRunning);
-  impl.watchdog =
-      std::make_unique<net::Timer>(*impl.loop, [] { base::NotifyServiceManager("WATCHDOG=1"); });
-  impl.watchdog->StartRepeating(kWatchdogPeriod);
+  impl.watchdog = std::make_unique<net::Timer>(*impl.loop, [&impl] { impl.OnTick(); });
+  impl.watchdog->StartRepeating(kTickPeriod);
   // Listeners are open. A certificate may still be on its way: that is /ready, not the unit's
   // start, which would otherwise time out while the issuer is away.
   base::NotifyServiceManager("READY=1");

@@ -4,6 +4,7 @@
 #   cmake --build build/release --target docs     rewrites the generated pages in docs/
 #   cmake --build build/release --target format   clang-format over every C++ file of ours
 #   cmake --build build/release --target tidy     clang-tidy (.clang-tidy) over every C++ file of ours
+#   cmake --build build/release --target bench    micro-benchmarks (tests/bench/micro)
 
 find_package(Python3 COMPONENTS Interpreter QUIET)
 set(postern_code_folders common proxy control cli tests)

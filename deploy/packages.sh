@@ -25,6 +25,10 @@ postern_packages_test=(
 )
 # What `cmake --build build/release --target format|tidy` and the script checks use.
 postern_packages_dev=(clang-format clang-tidy clang shellcheck git)
+# What the benchmarks in tests/bench use beside what is built and tested with.
+postern_packages_bench=(
+  libbenchmark-dev valgrind
+)
 
 # postern_package_names GROUP...: the names of the groups, alternatives still joined.
 postern_package_names() {
@@ -35,7 +39,8 @@ postern_package_names() {
       run) printf '%s\n' "${postern_packages_run[@]}" ;;
       test) printf '%s\n' "${postern_packages_test[@]}" ;;
       dev) printf '%s\n' "${postern_packages_dev[@]}" ;;
-      *) echo "packages.sh: no group '$group' (build, run, test, dev)" >&2; return 2 ;;
+      bench) printf '%s\n' "${postern_packages_bench[@]}" ;;
+      *) echo "packages.sh: no group '$group' (build, run, test, dev, bench)" >&2; return 2 ;;
     esac
   done
 }

@@ -21,14 +21,16 @@ postern_packages_run=(
 postern_packages_test=(
   "${postern_packages_run[@]}"
   libgtest-dev libgmock-dev python3 binutils redis-server redis-tools postgresql postgresql-client
-  iperf3 netcat-openbsd faketime
+  iperf3 netcat-openbsd faketime haproxy wrk
+)
+# What tests/bench measures with, and what it compares with.
+postern_packages_bench=(
+  libbenchmark-dev
+  haproxy "nginx-light|nginx" libnginx-mod-stream stunnel4 wrk nghttp2-client iperf3 valgrind openssl
+  python3 git
 )
 # What `cmake --build build/release --target format|tidy` and the script checks use.
 postern_packages_dev=(clang-format clang-tidy clang shellcheck git)
-# What the benchmarks in tests/bench use beside what is built and tested with.
-postern_packages_bench=(
-  libbenchmark-dev valgrind
-)
 
 # postern_package_names GROUP...: the names of the groups, alternatives still joined.
 postern_package_names() {

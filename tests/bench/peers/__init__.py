@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxies that are compared, one file each."""
+
+from peers.direct import Direct
+from peers.envoy import Envoy
+from peers.ghostunnel import Ghostunnel
+from peers.haproxy import Haproxy
+from peers.nginx import Nginx
+from peers.postern import Postern
+from peers.stunnel import Stunnel
+
+NAMES = ("none", "postern", "haproxy", "nginx", "stunnel", "envoy", "ghostunnel")
+
+
+def all_peers(build):
+    """Every peer in the table's order; `build` is the build directory of postern."""
+    return [Direct(), Postern(build), Haproxy(), Nginx(), Stunnel(), Envoy(), Ghostunnel()]

@@ -33,7 +33,7 @@ from results import Results
 # How much of each: seconds of a closed loop, new connections, connections at rest.
 MODES = {
     "smoke": {"rounds": 1, "seconds": 1, "connections": 60, "idle": 50},
-    "quick": {"rounds": 2, "seconds": 1, "connections": 300, "idle": 200},
+    "quick": {"rounds": 2, "seconds": 1, "connections": 250, "idle": 300},
     "full": {"rounds": 5, "seconds": 5, "connections": 2000, "idle": 1000},
 }
 SMOKE_PEERS = ("postern", "haproxy")
@@ -150,7 +150,7 @@ class Comparison:
             self._give_up(peer, [load], str(error))
         except (StartFailed, OSError, subprocess.TimeoutExpired) as error:
             say(f"{peer.name}: {load.name}: {error}")
-            self.results.add_gap(peer.name, load.keys, f"{type(error).__name__}: {error}")
+            self.results.add_gap(peer.name, load.keys, str(error))
 
 
 def write_json(path, heading, arguments, comparison, verdicts):

@@ -30,6 +30,7 @@ METRICS = [
     Metric("issuer_pss_mib", "PSS idle with an issuer stream", "MiB"),
     Metric("instructions_1", "instructions per request, 1 worker", "k", 1, False, False),
     Metric("instructions_2", "instructions per request, 2 workers", "k", 1, False, False),
+    Metric("scale_connections", "scale: connections, 1,000 of them active", "", 0, False, False),
     Metric("scale_connection_kib", "scale: idle connection and proxy", "KiB"),
     Metric("scale_alone_p50_us", "scale: p50 of the active ones alone", "us", 0, False, False),
     Metric("scale_alone_p99_us", "scale: p99 of the active ones alone", "us", 0, False, False),

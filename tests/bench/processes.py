@@ -23,12 +23,13 @@ class StartFailed(Exception):
 
 
 def raise_descriptor_limit(wanted=65536):
-    """Lets us and what we start open so many descriptors, or as many as may be."""
+    """Lets us and what we start open so many descriptors, or as many as may be; returns how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
     except (ValueError, OSError):  # only root may go above the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class _Ending:
@@ -85,10 +86,11 @@ class Program:
         self.process, self.name, self.log = process, name, log
         self.pid = process.pid
 
-    def last_words(self, lines=4):
-        """The end of what it printed, on one line."""
+    def last_words(self):
+        """The last line that it printed."""
         with contextlib.suppress(OSError), open(self.log, encoding="utf-8", errors="replace") as file:
-            return " / ".join(line.strip() for line in file.readlines()[-lines:]) or "(nothing)"
+            lines = [line.strip() for line in file if line.strip()]
+            return lines[-1][:200] if lines else "(nothing)"
         return "(nothing)"
 
     def check_running(self):

@@ -22,10 +22,11 @@ end
 
 def run_tool(command, timeout):
     """Output of a tool of the load; StartFailed with its words when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           timeout=timeout, check=False)
     if done.returncode != 0:
-        raise StartFailed(f"{command[0]}: exit {done.returncode}: {done.stdout[-300:].strip()}")
+        said = (done.stdout + done.stderr)[-300:].strip()
+        raise StartFailed(f"{command[0]}: exit {done.returncode}: {said}")
     return done.stdout
 
 
@@ -60,22 +61,27 @@ class Requests(Load):
             return values
 
 
-def h2load(workshop, port, connections, rate, count, name="h2load"):
-    """Sends `count` requests at `rate` a second over all connections; (latencies in us sorted, rate)."""
-    log = workshop.path(f"{name}.log")
+def h2load(workshop, port, connections, rate, count, opening, skip=0.1):
+    """Sends `count` requests at `rate` a second over all connections; (latencies in us sorted, rate).
+
+    `opening` is (how many, milliseconds): so many connections are opened in each such period. Opened at
+    once they would keep step, and each tick of h2load's timer would be a burst of all of them. The first
+    `skip` of the requests (0..1) are left out: connections are opened meanwhile.
+    """
+    log = workshop.path("h2load.log")
     if os.path.exists(log):
         os.remove(log)
     text = run_tool([backends.need("h2load"), "--h1", "-t1", f"-c{connections}", f"-n{count}",
-                     f"--rps={rate / connections:g}", f"--log-file={log}",
-                     f"http://127.0.0.1:{port}/"], count / rate * 3 + 60)
-    took = re.search(r"finished in ([\d.]+)(ms|s|us)", text)
+                     f"--rps={rate / connections:g}", f"--log-file={log}", f"-r{opening[0]}",
+                     f"--rate-period={opening[1]}ms", f"http://127.0.0.1:{port}/"],
+                    count / rate * 3 + 60)
     with open(log, encoding="ascii") as handle:
-        rows = [line.split("\t") for line in handle]
-    bad = sum(1 for row in rows if row[1] != "200")
-    if not took or bad or len(rows) < count:
+        rows = sorted(tuple(int(word) for word in line.split("\t")) for line in handle)
+    bad = sum(1 for _, status, _ in rows if status != 200)
+    if bad or len(rows) < count:
         raise StartFailed(f"h2load: {len(rows)} of {count} answers, {bad} not 200: {text[-200:]}")
-    scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6}[took.group(2)]
-    return sorted(int(row[2]) for row in rows), count / (float(took.group(1)) * scale)
+    rows = rows[int(skip * len(rows)):]
+    return sorted(row[2] for row in rows), len(rows) / (rows[-1][0] - rows[0][0]) * 1e6
 
 
 class FixedRate(Load):
@@ -85,13 +91,16 @@ class FixedRate(Load):
     keys = ("added_p50_us", "added_p99_us", "latency_rate")
     with_direct = True
     RATE = 5000
+    # Sixteen connections send every 3.2 ms each; this spreads them over that time.
+    OPENING = (1, 3)
 
     def run(self, scene, peer):
         count = int(self.RATE * scene.amounts["seconds"])
         with backends.http(scene.workshop) as target, \
                 peer.start(scene.workshop, scene.authority, Plan(target)) as pair:
-            h2load(scene.workshop, pair.port, CONNECTIONS, self.RATE, self.RATE // 4)  # warm
-            times, rate = h2load(scene.workshop, pair.port, CONNECTIONS, self.RATE, count)
+            for requests in (self.RATE // 4, count):  # the first warms
+                times, rate = h2load(scene.workshop, pair.port, CONNECTIONS, self.RATE, requests,
+                                     self.OPENING)
         return {"added_p50_us": percentile(times, 0.5), "added_p99_us": percentile(times, 0.99),
                 "latency_rate": rate}
 

@@ -51,4 +51,4 @@ class Haproxy(Peer):
         path = workshop.write(f"haproxy-{side.listen}.cfg", CONFIG.format(
             connections=side.plan.connections + 100, cache=20000 if resume else 0,
             listen=side.listen, dial=side.dial, bind=bind, server=server, rules=rules))
-        return [self.program, "-db", "-q", "-f", path], {}
+        return [self.program, "-db", "-f", path], {}

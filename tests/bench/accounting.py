@@ -2,15 +2,13 @@
 """CPU time and memory of programs with their children, from the kernel.
 
 CPU is user plus system time. It is read from the process's CPU clock, which counts nanoseconds and
-keeps what ended threads used; /proc/PID/stat has the same sum in steps of 10 ms, and the split.
+keeps what ended threads used; /proc/PID/stat has the same sum in steps of 10 ms.
 """
 
 import contextlib
 import os
 import re
 import time
-
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid):
@@ -32,17 +30,6 @@ def _clock(pid):
 def cpu_seconds(pids):
     """User plus system seconds that these processes and their descendants used so far."""
     return sum(time.clock_gettime(_clock(one)) for pid in pids for one in tree(pid))
-
-
-def system_share_seconds(pids):
-    """(user, system) seconds of the same, in steps of a clock tick."""
-    user = system = 0
-    for pid in pids:
-        for one in tree(pid):
-            with open(f"/proc/{one}/stat", encoding="ascii", errors="replace") as handle:
-                fields = handle.read().rpartition(")")[2].split()
-            user, system = user + int(fields[11]), system + int(fields[12])
-    return user / TICKS, system / TICKS
 
 
 def settled_cpu_seconds(pids, timeout=2.0):

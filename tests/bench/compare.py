@@ -122,7 +122,8 @@ class Comparison:
                                                  resumption)
                 if not resumption:
                     probe.look_at_names(self._scene.workshop, self._scene.authority, peer)
-                self.handshakes.setdefault(peer.name, words)
+                self.handshakes[peer.name] = (f"{self.handshakes[peer.name]}, {words}"
+                                              if peer.name in self.handshakes else words)
             except (StartFailed, Unsupported) as error:
                 self._give_up(peer, loads, str(error))
 

@@ -4,6 +4,7 @@
 import glob
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from lab import wait_until
 BENCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bench")
 sys.path.insert(0, BENCH)
 
-import goals  # noqa: E402  (the benchmark's modules, found by the line above)
+import accounting  # noqa: E402  (the benchmark's modules, found by the line above)
+import goals  # noqa: E402
 import probe  # noqa: E402
 from metrics import BY_KEY  # noqa: E402
 from results import Results  # noqa: E402
@@ -44,20 +46,30 @@ class SmokeTest(unittest.TestCase):
         self.addCleanup(self.directory.cleanup)
         self.environment = dict(os.environ, TMPDIR=self.directory.name)
 
+    def compare(self, *words, timeout, environment=None):
+        """Runs a smoke comparison; (status, standard output, standard error). Ended, it cleans up."""
+        process = subprocess.Popen([*COMPARE, *words], env=environment or self.environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+        return process.returncode, out, err
+
     def assert_nothing_left(self):
         self.assertEqual(glob.glob(self.directory.name + "/pstn-bench-*"), [])
         wait_until(lambda: not processes_naming(self.directory.name), 5, "no process is left")
 
     def test_every_number_is_there_for_postern_and_one_peer(self):
         out = os.path.join(self.directory.name, "out.json")
-        done = subprocess.run([*COMPARE, "--json", out], env=self.environment, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
-        said = done.stdout + done.stderr
-        self.assertEqual(done.returncode, 0, said)
+        status, page, progress = self.compare("--json", out, timeout=120)
+        said = page + progress
+        self.assertEqual(status, 0, said)
         with open(out, encoding="utf-8") as handle:
             content = json.load(handle)
         for key in MEASURED:
-            self.assertIn(BY_KEY[key].title, done.stdout)
+            self.assertIn(BY_KEY[key].title, page)
             for peer in ("postern", "haproxy"):
                 entry = content["results"].get(key, {}).get(peer, {})
                 self.assertGreater(entry.get("median", 0), 0, f"{key} of {peer}: {entry}\n{said}")
@@ -68,10 +80,9 @@ class SmokeTest(unittest.TestCase):
 
     def test_a_peer_that_is_absent_is_a_visible_gap(self):
         environment = {k: v for k, v in self.environment.items() if k != "ENVOY_BIN"}
-        done = subprocess.run([*COMPARE, "--peers", "envoy", "--work", "start"], env=environment,
-                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
-                              check=False)
-        self.assertIn("ENVOY_BIN is not set", done.stdout.partition("gaps")[2], done.stderr)
+        _, page, progress = self.compare("--peers", "envoy", "--work", "start", timeout=60,
+                                         environment=environment)
+        self.assertIn("ENVOY_BIN is not set", page.partition("gaps")[2], progress)
 
     def test_a_signal_leaves_nothing_behind(self):
         process = subprocess.Popen(COMPARE, env=self.environment, stdout=subprocess.DEVNULL,
@@ -117,6 +128,43 @@ class GoalsTest(unittest.TestCase):
             judged = self.verdicts(instructions_1={"postern": 100},
                                    instructions_2={"postern": second})
             self.assertEqual(judged[name], outcome)
+
+
+BURN = """
+import subprocess, sys, threading, time
+def burn():
+    while time.thread_time() < 0.15:
+        pass
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+thread = threading.Thread(target=burn)
+thread.start()
+thread.join()
+print("burnt", flush=True)
+time.sleep(60)
+"""
+
+
+class AccountingTest(unittest.TestCase):
+    def test_counts_ended_threads_and_children_as_the_kernel_does(self):
+        process = subprocess.Popen([sys.executable, "-c", BURN, BURN], stdout=subprocess.PIPE,
+                                   start_new_session=True)
+        try:
+            for _ in range(2):  # the child shares the pipe
+                self.assertEqual(process.stdout.readline(), b"burnt\n")
+            counted = accounting.settled_cpu_seconds([process.pid])
+            children = accounting.tree(process.pid)
+            self.assertEqual(len(children), 2)
+            ticks = 0
+            for pid in children:
+                with open(f"/proc/{pid}/stat", encoding="ascii") as handle:
+                    ticks += sum(int(word) for word in handle.read().rpartition(")")[2].split()[11:13])
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+        self.assertGreaterEqual(counted, 0.3)
+        self.assertAlmostEqual(counted, ticks / os.sysconf("SC_CLK_TCK"), delta=0.05)
 
 
 class HelloTest(unittest.TestCase):

@@ -33,10 +33,12 @@ std::vector<std::string_view> Words(std::string_view line) {
 bool IsLoopback(std::string_view address) {
   constexpr std::string_view kV6 = "00000000000000000000000001000000";
   constexpr std::string_view kMapped = "0000000000000000FFFF0000";
-  if (address == kV6)
+  if (address == kV6) {
     return true;
-  if (address.starts_with(kMapped))
+  }
+  if (address.starts_with(kMapped)) {
     address.remove_prefix(kMapped.size());
+  }
   return address.size() == 8 && address.substr(6) == "7F";
 }
 
@@ -50,8 +52,9 @@ bool IsTheProxys(std::string_view uid_text, const InterceptConfig& config) {
 std::string Content(const char* path) {
   const std::ifstream file(path);
   std::ostringstream text;
-  if (file)
+  if (file) {
     text << file.rdbuf();
+  }
   return text.str();
 }
 
@@ -142,11 +145,13 @@ size_t CountInTable(std::string_view table, const InterceptConfig& config) {
     const std::vector<std::string_view> words = Words(table.substr(0, end));
     table.remove_prefix(std::min(end + 1, table.size()));
     // sl local_address rem_address st tx:rx tr:tm->when retrnsmt uid ...
-    if (words.size() < 8 || words[3] != kEstablished)
+    if (words.size() < 8 || words[3] != kEstablished) {
       continue;
+    }
     const std::string_view peer = words[2].substr(0, words[2].find(':'));
-    if (!IsLoopback(peer) && !IsTheProxys(words[7], config))
+    if (!IsLoopback(peer) && !IsTheProxys(words[7], config)) {
       ++count;
+    }
   }
   return count;
 }
@@ -177,12 +182,14 @@ absl::Status CheckKillExisting(const InterceptConfig& config) {
 
 absl::StatusOr<size_t> KillExistingConnections(const InterceptConfig& config) {
   const absl::StatusOr<std::vector<TcpSocket>> sockets = ReadTcpSockets();
-  if (!sockets.ok())
+  if (!sockets.ok()) {
     return sockets.status();
+  }
   const std::vector<TcpSocket> found = OpenedPastTheRules(*sockets, config);
   for (const TcpSocket& socket : found) {
-    if (absl::Status status = DestroySocket(socket); !status.ok())
+    if (absl::Status status = DestroySocket(socket); !status.ok()) {
       return status;
+    }
   }
   return found.size();
 }

@@ -42,8 +42,9 @@ class Descriptor {
   }
   int get() const { return fd_; }
   void Close() {
-    if (fd_ >= 0)
+    if (fd_ >= 0) {
       close(fd_);
+    }
     fd_ = -1;
   }
 
@@ -65,8 +66,9 @@ absl::StatusOr<Pipe> MakePipe() {
 
 absl::StatusOr<std::string> FindNft() {
   for (const char* path : {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"}) {
-    if (access(path, X_OK) == 0)
+    if (access(path, X_OK) == 0) {
       return std::string(path);
+    }
   }
   return absl::NotFoundError(
       "the nft program is in none of /usr/sbin, /sbin and /usr/bin; install the package nftables");
@@ -80,14 +82,17 @@ struct Child {
 
 absl::StatusOr<Child> Spawn(const std::string& program, const std::vector<std::string>& arguments) {
   absl::StatusOr<Pipe> in = MakePipe();
-  if (!in.ok())
+  if (!in.ok()) {
     return in.status();
+  }
   absl::StatusOr<Pipe> out = MakePipe();
-  if (!out.ok())
+  if (!out.ok()) {
     return out.status();
+  }
   absl::StatusOr<Pipe> err = MakePipe();
-  if (!err.ok())
+  if (!err.ok()) {
     return err.status();
+  }
 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -98,8 +103,9 @@ absl::StatusOr<Child> Spawn(const std::string& program, const std::vector<std::s
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
-  for (std::string& word : words)
+  for (std::string& word : words) {
     argv.push_back(word.data());
+  }
   argv.push_back(nullptr);
   std::string locale = "LC_ALL=C";  // its messages are looked into
   std::array<char*, 2> environment = {locale.data(), nullptr};
@@ -108,8 +114,9 @@ absl::StatusOr<Child> Spawn(const std::string& program, const std::vector<std::s
   const int failed =
       posix_spawn(&child.pid, program.c_str(), &actions, nullptr, argv.data(), environment.data());
   posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0)
+  if (failed != 0) {
     return absl::ErrnoToStatus(failed, base::StrCat("starting ", program));
+  }
   child.input = std::move(in->write);
   child.output = std::move(out->read);
   child.error = std::move(err->read);
@@ -130,11 +137,13 @@ void Drain(Descriptor& from, std::string* to) {
 // Writes what is left; closes at the end of the text, or when nft does not read on.
 void Feed(Descriptor& to, const std::string& text, size_t* sent) {
   const ssize_t n = write(to.get(), text.data() + *sent, text.size() - *sent);
-  if (n > 0)
+  if (n > 0) {
     *sent += static_cast<size_t>(n);
+  }
   const bool broken = n < 0 && errno != EINTR && errno != EAGAIN;
-  if (broken || *sent == text.size())
+  if (broken || *sent == text.size()) {
     to.Close();
+  }
 }
 
 // Moves bytes both ways until nft has closed its outputs. False: the deadline came first.
@@ -142,24 +151,30 @@ bool Converse(Child& child, const std::string& input, std::string* out, std::str
   const auto deadline = SteadyClock::now() + kNftDeadline;
   fcntl(child.input.get(), F_SETFL, O_NONBLOCK);
   size_t sent = 0;
-  if (input.empty())
+  if (input.empty()) {
     child.input.Close();
+  }
   while (child.output.get() >= 0 || child.error.get() >= 0) {
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
-    if (left.count() <= 0)
+    if (left.count() <= 0) {
       return false;
+    }
     std::array<pollfd, 3> polls = {pollfd{child.input.get(), POLLOUT, 0},
                                    pollfd{child.output.get(), POLLIN, 0},
                                    pollfd{child.error.get(), POLLIN, 0}};
-    if (poll(polls.data(), polls.size(), static_cast<int>(left.count())) <= 0)
+    if (poll(polls.data(), polls.size(), static_cast<int>(left.count())) <= 0) {
       continue;
-    if (polls[0].revents != 0)
+    }
+    if (polls[0].revents != 0) {
       Feed(child.input, input, &sent);
-    if (polls[1].revents != 0)
+    }
+    if (polls[1].revents != 0) {
       Drain(child.output, out);
-    if (polls[2].revents != 0)
+    }
+    if (polls[2].revents != 0) {
       Drain(child.error, err);
+    }
   }
   return true;
 }
@@ -172,8 +187,9 @@ int WaitFor(pid_t pid) {
 }
 
 absl::Status Explain(int status, std::string_view err) {
-  while (err.ends_with('\n'))
+  while (err.ends_with('\n')) {
     err.remove_suffix(1);
+  }
   const std::string text = base::Printable(err, 600);
   if (absl::StrContains(base::ToAbsl(err), "Operation not permitted")) {
     return absl::PermissionDeniedError(
@@ -207,12 +223,14 @@ class IgnoredPipeSignal {
 absl::StatusOr<std::string> RunNft(const std::vector<std::string>& arguments,
                                    const std::string& standard_input) {
   absl::StatusOr<std::string> program = FindNft();
-  if (!program.ok())
+  if (!program.ok()) {
     return program.status();
+  }
   const IgnoredPipeSignal ignored;
   absl::StatusOr<Child> child = Spawn(*program, arguments);
-  if (!child.ok())
+  if (!child.ok()) {
     return child.status();
+  }
   std::string out;
   std::string err;
   if (!Converse(*child, standard_input, &out, &err)) {
@@ -221,30 +239,35 @@ absl::StatusOr<std::string> RunNft(const std::vector<std::string>& arguments,
     return absl::DeadlineExceededError("nft did not finish within 10 s");
   }
   const int status = WaitFor(child->pid);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
     return out;
+  }
   return Explain(status, err);
 }
 
 absl::Status ApplyRules(const InterceptConfig& config) {
   absl::StatusOr<std::string> rules = RenderUp(config);
-  if (!rules.ok())
+  if (!rules.ok()) {
     return rules.status();
-  if (auto out = RunNft({"-j", "-f", "-"}, *rules); !out.ok())
+  }
+  if (auto out = RunNft({"-j", "-f", "-"}, *rules); !out.ok()) {
     return out.status();
+  }
   return VerifyRules(config);
 }
 
 absl::Status RemoveRules(const std::string& name) {
   absl::StatusOr<std::string> rules = RenderDown(name);
-  if (!rules.ok())
+  if (!rules.ok()) {
     return rules.status();
+  }
   return RunNft({"-j", "-f", "-"}, *rules).status();
 }
 
 absl::StatusOr<std::optional<TableState>> ReadRules(const std::string& name) {
-  if (auto checked = RenderDown(name); !checked.ok())
+  if (auto checked = RenderDown(name); !checked.ok()) {
     return checked.status();
+  }
   absl::StatusOr<std::string> out = RunNft({"-j", "list", "table", "inet", TableName(name)}, "");
   if (!out.ok()) {
     if (absl::StrContains(out.status().message(), "No such file or directory")) {
@@ -253,21 +276,25 @@ absl::StatusOr<std::optional<TableState>> ReadRules(const std::string& name) {
     return out.status();
   }
   absl::StatusOr<TableState> state = ParseTable(*out, name);
-  if (!state.ok())
+  if (!state.ok()) {
     return state.status();
+  }
   return std::optional<TableState>(*std::move(state));
 }
 
 absl::Status VerifyRules(const InterceptConfig& config) {
   absl::StatusOr<std::string> rendered = RenderUp(config);
-  if (!rendered.ok())
+  if (!rendered.ok()) {
     return rendered.status();
+  }
   absl::StatusOr<TableState> wanted = ParseTable(*rendered, config.name);
-  if (!wanted.ok())
+  if (!wanted.ok()) {
     return wanted.status();
+  }
   absl::StatusOr<std::optional<TableState>> found = ReadRules(config.name);
-  if (!found.ok())
+  if (!found.ok()) {
     return found.status();
+  }
   if (!found->has_value()) {
     return absl::FailedPreconditionError(
         base::StrCat("table inet ", TableName(config.name), " is not there"));

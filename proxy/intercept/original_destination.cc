@@ -38,8 +38,9 @@ absl::StatusOr<net::SocketAddress> AskConntrack(int fd, bool v4) {
 absl::StatusOr<net::SocketAddress> OriginalDestination(const net::Stream& accepted,
                                                        bool transparent) {
   absl::StatusOr<net::SocketAddress> local = accepted.LocalAddress();
-  if (!local.ok() || transparent)
+  if (!local.ok() || transparent) {
     return local;
+  }
   if (local->is_unix()) {
     return absl::NotFoundError("a connection to a unix socket has no original destination");
   }

@@ -94,8 +94,9 @@ json Ranges(const std::vector<base::Cidr>& cidrs, bool v4) {
   json elements = json::array();
   for (size_t i = 0; i < cidrs.size(); ++i) {
     const base::Cidr& cidr = cidrs[i];
-    if (cidr.base().is_v4() != v4)
+    if (cidr.base().is_v4() != v4) {
       continue;
+    }
     bool covered = false;
     for (size_t j = 0; j < cidrs.size(); ++j) {
       const base::Cidr& other = cidrs[j];
@@ -104,8 +105,9 @@ json Ranges(const std::vector<base::Cidr>& cidrs, bool v4) {
       covered =
           covered || (j != i && wider && other.base().is_v4() == v4 && other.Contains(cidr.base()));
     }
-    if (covered)
+    if (covered) {
       continue;
+    }
     const std::string address = cidr.base().ToString();
     const int whole = v4 ? 32 : 128;
     if (cidr.prefix_length() == whole) {
@@ -119,8 +121,9 @@ json Ranges(const std::vector<base::Cidr>& cidrs, bool v4) {
 
 json OwnPorts(const InterceptConfig& config) {
   std::vector<PortRange> ports;
-  for (uint16_t port : PortsNeverTaken(config))
+  for (uint16_t port : PortsNeverTaken(config)) {
     ports.push_back({port, port});
+  }
   return Ports(ports);
 }
 
@@ -131,12 +134,15 @@ class Renderer {
       : config_(config), table_(TableName(config.name)) {}
 
   json Commands() {
-    if (config_.inbound)
+    if (config_.inbound) {
       RenderInbound();
-    if (config_.outbound)
+    }
+    if (config_.outbound) {
       RenderOutbound();
-    if (config_.inbound && HasAppIds())
+    }
+    if (config_.inbound && HasAppIds()) {
       RenderInboundFromThisHost();
+    }
     RenderFilters();
     return std::move(commands_);
   }
@@ -210,15 +216,17 @@ class Renderer {
   void LeavePorts(std::string_view chain, const std::vector<PortRange>& excluded) {
     Rule(chain, "the proxy's own ports",
          {Match("==", Field("tcp", "dport"), OwnPorts(config_)), Verdict("return")});
-    if (excluded.empty())
+    if (excluded.empty()) {
       return;
+    }
     Rule(chain, "excluded ports",
          {Match("==", Field("tcp", "dport"), Ports(excluded)), Verdict("return")});
   }
 
   void LeaveInterfaces(std::string_view chain, std::string_view key) {
-    if (config_.exclude_interfaces.empty())
+    if (config_.exclude_interfaces.empty()) {
       return;
+    }
     const auto& names = config_.exclude_interfaces;
     const json set = json(std::set<std::string>(names.begin(), names.end()));
     Rule(chain, "excluded interfaces", {Match("==", Meta(key), Set(set)), Verdict("return")});
@@ -228,8 +236,9 @@ class Renderer {
                    const std::vector<base::Cidr>& cidrs) {
     for (bool v4 : {true, false}) {
       const json ranges = Ranges(cidrs, v4);
-      if (ranges.empty())
+      if (ranges.empty()) {
         continue;
+      }
       Rule(chain, base::StrCat(comment, v4 ? ", IPv4" : ", IPv6"),
            {Match("==", Field(v4 ? "ip" : "ip6", field), Set(ranges)), Verdict("return")});
     }
@@ -237,8 +246,9 @@ class Renderer {
 
   // Nothing when all ports are meant.
   static Conditions DestinationPorts(const std::vector<PortRange>& ports) {
-    if (ports.empty())
+    if (ports.empty()) {
       return {};
+    }
     return {Match("==", Field("tcp", "dport"), Ports(ports))};
   }
 
@@ -285,8 +295,9 @@ class Renderer {
       Rule(kChain, "the application, by gid",
            {Match("==", Meta("skgid"), Ids(config_.app_gids)), jump});
     }
-    if (!HasAppIds())
+    if (!HasAppIds()) {
       Rule(kChain, "everybody is the application", {jump});
+    }
     RenderOutboundApp(kApp);
   }
 
@@ -306,8 +317,9 @@ class Renderer {
     }
     for (bool v4 : {true, false}) {
       const json ranges = Ranges(config_.outbound_cidrs, v4);
-      if (ranges.empty())
+      if (ranges.empty()) {
         continue;
+      }
       const Conditions within = {Match("==", Field(v4 ? "ip" : "ip6", "daddr"), Set(ranges))};
       Rule(chain, kOutboundRedirectComment, within + to + redirect);
     }
@@ -350,8 +362,9 @@ class Renderer {
                               {config_.outbound_port, config_.outbound_port}});
     Rule(kChain, "not translatable",
          {Match("==", Field("tcp", "sport"), ports), invalid, Counter(), Verdict("drop")});
-    if (!config_.outbound)
+    if (!config_.outbound) {
       return;
+    }
     LeaveLoopback(kChain);
     LeaveProxy(kChain);
     Rule(kChain, kUdpComment, {Match("==", Meta("l4proto"), "udp"), Counter()});
@@ -365,8 +378,9 @@ class Renderer {
 std::optional<uint16_t> ParsePort(std::string_view text) {
   uint16_t port = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (error != std::errc() || end != text.data() + text.size() || port == 0)
+  if (error != std::errc() || end != text.data() + text.size() || port == 0) {
     return std::nullopt;
+  }
   return port;
 }
 
@@ -375,8 +389,9 @@ absl::Status CheckName(const std::string& name) {
     return absl::ascii_islower(static_cast<unsigned char>(c)) ||
            absl::ascii_isdigit(static_cast<unsigned char>(c)) || c == '_';
   });
-  if (fits && name.size() <= kMaxNameLength)
+  if (fits && name.size() <= kMaxNameLength) {
     return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(
       base::StrCat("--name '", base::Printable(name),
                    "': up to 32 characters of a-z, 0-9 and _ name a second proxy's rules"));
@@ -395,16 +410,19 @@ void ReadObject(const json& object, const std::string& table, TableState* state)
     state->chains.push_back(chain->value("name", ""));
   }
   const auto rule = object.find("rule");
-  if (rule == object.end() || rule->value("table", "") != table)
+  if (rule == object.end() || rule->value("table", "") != table) {
     return;
+  }
   RuleState found{rule->value("chain", ""), rule->value("comment", ""), false, 0};
   for (const json& statement : rule->value("expr", json::array())) {
     const auto counter = statement.find("counter");
-    if (counter == statement.end())
+    if (counter == statement.end()) {
       continue;
+    }
     found.counted = true;
-    if (counter->is_object())
+    if (counter->is_object()) {
       found.packets = counter->value("packets", uint64_t{0});
+    }
   }
   state->rules.push_back(std::move(found));
 }
@@ -434,8 +452,9 @@ std::string TableName(const std::string& name) {
 }
 
 absl::Status CheckConfig(const InterceptConfig& config) {
-  if (absl::Status status = CheckName(config.name); !status.ok())
+  if (absl::Status status = CheckName(config.name); !status.ok()) {
     return status;
+  }
   if (config.mode == RuleMode::kTproxy) {
     return absl::UnimplementedError(
         "--mode tproxy is not there yet; --mode redirect does the same but for keeping the "
@@ -470,19 +489,22 @@ absl::Status CheckConfig(const InterceptConfig& config) {
 }
 
 absl::StatusOr<std::string> RenderUp(const InterceptConfig& config) {
-  if (absl::Status status = CheckConfig(config); !status.ok())
+  if (absl::Status status = CheckConfig(config); !status.ok()) {
     return status;
+  }
   const std::string table = TableName(config.name);
   json commands = Removal(table);
   commands.push_back({{"add", {{"table", {{"family", "inet"}, {"name", table}}}}}});
-  for (json& command : Renderer(config).Commands())
+  for (json& command : Renderer(config).Commands()) {
     commands.push_back(std::move(command));
+  }
   return json({{"nftables", std::move(commands)}}).dump();
 }
 
 absl::StatusOr<std::string> RenderDown(const std::string& name) {
-  if (absl::Status status = CheckName(name); !status.ok())
+  if (absl::Status status = CheckName(name); !status.ok()) {
     return status;
+  }
   return json({{"nftables", Removal(TableName(name))}}).dump();
 }
 
@@ -494,8 +516,9 @@ absl::StatusOr<TableState> ParseTable(std::string_view nft_json, const std::stri
   TableState state;
   const std::string table = TableName(name);
   for (const json& entry : document["nftables"]) {
-    if (!entry.is_object())
+    if (!entry.is_object()) {
       continue;
+    }
     const auto add = entry.find("add");
     ReadObject(add != entry.end() && add->is_object() ? *add : entry, table, &state);
   }
@@ -510,16 +533,19 @@ absl::Status CompareTables(const TableState& wanted, const TableState& found) {
     std::vector<std::string> want;
     std::vector<std::string> have;
     for (const RuleState& rule : wanted.rules) {
-      if (rule.chain == chain)
+      if (rule.chain == chain) {
         want.push_back(rule.comment);
+      }
     }
     for (const RuleState& rule : found.rules) {
-      if (rule.chain == chain)
+      if (rule.chain == chain) {
         have.push_back(rule.comment);
+      }
     }
     for (size_t i = 0; i < want.size() || i < have.size(); ++i) {
-      if (i < want.size() && i < have.size() && want[i] == have[i])
+      if (i < want.size() && i < have.size() && want[i] == have[i]) {
         continue;
+      }
       return absl::FailedPreconditionError(base::StrCat(
           "chain '", chain, "', rule ", i + 1, ": '", i < have.size() ? have[i] : "nothing",
           "' stands where '", i < want.size() ? want[i] : "nothing", "' belongs"));

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 
+#include "common/base/strings.h"
 #include "proxy/net/errno_status.h"
 #include "proxy/net/handle_block.h"
 #include "proxy/net/loop_impl.h"
@@ -65,7 +66,7 @@ Places PlacesOnTheWay(const std::string& path) {
   for (int links = 0; !rest.empty() && links <= kMostLinks;) {
     const std::string name = rest.front();
     rest.pop_front();
-    const std::string full = at == "/" ? at + name : at + "/" + name;
+    const std::string full = base::StrCat(at == "/" ? "" : at, "/", name);
     if (const std::string target = LinkTarget(full); !target.empty()) {
       places.emplace(at, name);
       PushFront(target, rest);
@@ -118,7 +119,7 @@ bool FileWatch::Block::IsOurs(const inotify_event& event) const {
 // Empties the descriptor; whether any of it matters.
 bool FileWatch::Block::TakeEvents() const {
   bool ours = false;
-  alignas(inotify_event) std::array<char, 4096> buffer;
+  alignas(inotify_event) std::array<char, 4096> buffer{};
   ssize_t got = 0;
   while ((got = read(fd, buffer.data(), buffer.size())) > 0) {
     for (ssize_t at = 0; at < got;) {

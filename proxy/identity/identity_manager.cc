@@ -285,7 +285,7 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
     auto files = std::make_unique<FileSource>(
         main, clock_, FileSource::Files{config.svid_file, config.svid_key_file, config.bundle_file},
         *this);
-    const absl::Status status = files->LoadFirst();
+    absl::Status status = files->LoadFirst();
     source_ = std::move(files);
     return status;
   }
@@ -366,14 +366,15 @@ void IdentityManager::Impl::ReloadDestinations() {
     return;
   }
   auto loaded = LoadDestinations(destinations_file_);
-  if (loaded.ok()) {
+  const absl::Status result = loaded.status();
+  if (result.ok()) {
     endpoints_.SetStatic(*std::move(loaded));
-  } else if (loaded.status() != destinations_result_) {
+  } else if (result != destinations_result_) {
     ++destinations_failures_;
     spdlog::error("the destinations are refused, the last good ones go on: {}",
-                  base::Message(loaded.status()));
+                  base::Message(result));
   }
-  destinations_result_ = loaded.status();
+  destinations_result_ = result;
 }
 
 void IdentityManager::Impl::OnIdentity(std::shared_ptr<const x509::Svid> svid,
@@ -408,7 +409,7 @@ void IdentityManager::Impl::Announce() {
 
 absl::Status IdentityManager::Impl::OnPolicyDocuments(std::vector<policy::NamedYaml> documents,
                                                       const Version& version) {
-  const absl::Status applied = policy_.SetDocuments(std::move(documents), version);
+  absl::Status applied = policy_.SetDocuments(std::move(documents), version);
   RefreshStatus();
   return applied;
 }

@@ -133,9 +133,9 @@ class Proxy:
             return [json.loads(line) for line in handle if line.endswith("\n")]
 
     def resident(self):
-        """Resident memory in bytes."""
+        """Anonymous resident memory in bytes: where a leak is. Pages of files come and go with use."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as handle:
-            return int(re.search(r"VmRSS:\s+(\d+) kB", handle.read()).group(1)) * 1024
+            return int(re.search(r"RssAnon:\s+(\d+) kB", handle.read()).group(1)) * 1024
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# gRPC with what it is made of (protobuf, abseil, upb, RE2) goes into the programs as archives: half
-# the time of a start was the loader's, which looked up its symbols in sixty libraries, and each page
+# gRPC with what it is made of (protobuf, abseil, upb, RE2) goes into the programs as archives: a third
+# of the time of a start was the loader's, which looked up its symbols in sixty libraries, and each page
 # of theirs that it touched counted (docs/adr/0009-grpc-as-archives.md). Tests and sanitizer builds
 # link the shared libraries. Modules link the targets postern_grpc, postern_absl and so on; those are
 # empty for a target with the property POSTERN_ARCHIVES, which links postern_archives itself.

@@ -7,8 +7,8 @@ namespace postern::base {
 // it makes one for each of the first threads. Call once, before other threads exist.
 void LimitArenas(int arenas);
 
-// Gives the system back what malloc holds and nobody uses. Takes about a millisecond for each 10 MB
-// that goes back, during which other threads that allocate wait. Any thread.
+// Gives the system back what malloc holds and nobody uses. It walks the heap, and a thread that
+// allocates meanwhile waits. Any thread.
 void GiveBackFreeMemory();
 
 // GiveBackFreeMemory, and lets go of the program's and its libraries' unwritten pages: what only

@@ -39,6 +39,7 @@ import pki  # noqa: E402  (found by the line above)
 
 TRUST_DOMAIN = "bench.test"
 QUIET = 2.0  # seconds until a process counts as idle
+POLL = 0.002  # each question costs the proxy a fraction of a millisecond
 READY_LIMIT = 20.0
 SPARE_FILES = 1000  # beside two for each connection
 BATCH = 50  # connections that shake hands at the same time
@@ -84,7 +85,7 @@ class Program:
             if self.process.poll() is not None or time.monotonic() - self.began > READY_LIMIT:
                 with open(self.log, encoding="utf-8", errors="replace") as log:
                     raise SystemExit(f"not ready:\n{log.read()}")
-            time.sleep(0.0005)
+            time.sleep(POLL)
 
     def cpu_ms(self):
         """Milliseconds of processor time of the threads that live; what a busy machine does not change."""
@@ -221,7 +222,7 @@ class Bench:
                 found[count] = {side: (after[side]["pss"] - before[side]["pss"]) / (count - BATCH)
                                 for side in pair}
             target.drop()
-            time.sleep(QUIET)
+            time.sleep(QUIET * 4)  # until the last has ended, and the next look at the heap
             found["pss_after_all_have_ended"] = {side: proxy.memory()["pss"]
                                                  for side, proxy in pair.items()}
         return found

@@ -29,8 +29,10 @@ constexpr const char* kSignatures =
 
 constexpr int kSecurityLevel = 2;
 
-// OpenSSL wants some context even where sessions are never resumed (failures.md C3).
-constexpr std::string_view kSessionIdContext = "postern";
+// OpenSSL wants some context even where sessions are never resumed. What a ticket is good for is
+// judged by its binding; this only keeps the two kinds of listener apart once more.
+constexpr std::string_view kMutualTlsContext = "postern";
+constexpr std::string_view kTlsOnlyContext = "postern tls-only";
 
 bool HasAesInstructions() {
 #if defined(__x86_64__)
@@ -113,16 +115,38 @@ absl::Status TlsContext::Impl::ConfigureProtocol() const {
   SSL_CTX_set_options(c, Options());
   SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                           SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
-  // No resumption of any kind. recv_max_early_data keeps its default: early data that a client
-  // sends on somebody else's ticket is skipped, not answered with an alert (failures.md C4).
+  SSL_CTX_set_max_cert_list(c, static_cast<long>(options.max_chain_bytes));
+  return absl::OkStatus();
+}
+
+// No early data in any case. recv_max_early_data keeps its default: early data that a client sends
+// on somebody else's ticket is skipped, not answered with an alert. A server's handshake makes no
+// tickets either: the engine asks for one when it has something to send in front of which it can
+// travel.
+absl::Status TlsContext::Impl::ConfigureResumption() const {
+  SSL_CTX* c = ctx.get();
+  const std::string_view id_context =
+      options.client_auth == ClientAuth::kRequire ? kMutualTlsContext : kTlsOnlyContext;
   SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
   if (SSL_CTX_set_num_tickets(c, 0) != 1 || SSL_CTX_set_max_early_data(c, 0) != 1 ||
-      SSL_CTX_set_session_id_context(
-          c, reinterpret_cast<const unsigned char*>(kSessionIdContext.data()),
-          static_cast<unsigned int>(kSessionIdContext.size())) != 1) {
+      SSL_CTX_set_session_id_context(c, reinterpret_cast<const unsigned char*>(id_context.data()),
+                                     static_cast<unsigned int>(id_context.size())) != 1) {
     return OpensslRefused("session settings");
   }
-  SSL_CTX_set_max_cert_list(c, static_cast<long>(options.max_chain_bytes));
+  if (!resumes()) {
+    return absl::OkStatus();
+  }
+  if (!is_server()) {
+    SSL_CTX_set_session_cache_mode(
+        c, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR);
+    SSL_CTX_sess_set_new_cb(c, &OnNewSession);
+    return absl::OkStatus();
+  }
+  SSL_CTX_clear_options(c, SSL_OP_NO_TICKET);  // with it, tickets would be names in a cache
+  if (SSL_CTX_set_tlsext_ticket_key_evp_cb(c, &OnTicketKey) != 1 ||
+      SSL_CTX_set_session_ticket_cb(c, &OnTicketMade, &OnTicketOpened, nullptr) != 1) {
+    return OpensslRefused("ticket settings");
+  }
   return absl::OkStatus();
 }
 
@@ -176,7 +200,8 @@ absl::Status TlsContext::Impl::Configure() {
   if (ctx == nullptr) {
     return OpensslRefused("new context");
   }
-  for (const absl::Status& status : {ConfigureProtocol(), InstallIdentity(), ConfigureAlpn()}) {
+  for (const absl::Status& status :
+       {ConfigureProtocol(), InstallIdentity(), ConfigureAlpn(), ConfigureResumption()}) {
     if (!status.ok()) {
       return status;
     }

@@ -10,6 +10,8 @@
 #include "common/x509/openssl_ptr.h"
 #include "common/x509/svid.h"
 #include "common/x509/trust_bundle.h"
+#include "proxy/tls/session_cache.h"
+#include "proxy/tls/ticket_keys.h"
 
 namespace postern::tls {
 
@@ -22,14 +24,20 @@ struct TlsOptions {
   ClientAuth client_auth = ClientAuth::kRequire;  // server role only
   size_t max_chain_bytes = 64U << 10U;            // of the peer's Certificate message
   const base::Clock* clock = &base::Clock::System();
+  // Resumption, server: what seals its tickets, and what they are bound to besides. Both, or no
+  // tickets; none in any case for clients without a certificate (client_auth kNone).
+  std::shared_ptr<const TicketKeys> ticket_keys = nullptr;
+  std::shared_ptr<const TrustState> trust = nullptr;
+  // Resumption, client: where sessions are kept; null: nowhere.
+  std::shared_ptr<SessionCache> sessions = nullptr;
 };
 
-// One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, no
-// tickets, no 0-RTT, no renegotiation, no certificate compression, groups and signatures as
-// design.md says (X25519MLKEM768 first where the library has it, found at run time). Immutable once
-// made, and confined to one thread with its engines: each worker builds its own from the shared
-// snapshot. An engine keeps what it needs alive by itself, so a context may be replaced while
-// connections are open.
+// One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, tickets
+// only as TlsOptions says, no 0-RTT, no renegotiation, no certificate compression, groups and
+// signatures as design.md says (X25519MLKEM768 first where the library has it, found at run time).
+// Immutable once made, and confined to one thread with its engines: each worker builds its own from
+// the shared snapshot. An engine keeps what it needs alive by itself, so a context may be replaced
+// while connections are open.
 class TlsContext {
  public:
   // Internal when OpenSSL refuses; the identity must be usable (checked by who publishes it).

@@ -26,9 +26,16 @@ struct TlsContext::Impl {
   absl::Status ConfigureProtocol() const;
   absl::Status InstallIdentity() const;
   absl::Status ConfigureAlpn() const;
+  absl::Status ConfigureResumption() const;
   // Judges the chain that a peer presents, or remembers the verdict.
   x509::ChainVerdict VerifyChain(X509* leaf, STACK_OF(X509) * presented) const;
   bool is_server() const { return peer_role == x509::PeerRole::kClient; }
+  // Whether a server of this context gives and takes tickets, or a client keeps sessions.
+  bool resumes() const {
+    return is_server() ? options.ticket_keys != nullptr && options.trust != nullptr &&
+                             options.client_auth == ClientAuth::kRequire
+                       : options.sessions != nullptr;
+  }
 
   static absl::StatusOr<std::shared_ptr<const TlsContext>> Create(
       x509::PeerRole peer_role, std::shared_ptr<const x509::Svid> svid,
@@ -42,5 +49,13 @@ void OnInfo(const SSL* ssl, int where, int value) noexcept;
 void OnMessage(int write, int version, int content_type, const void* bytes, size_t length, SSL* ssl,
                void* arg) noexcept;
 void OnKeyLog(const SSL* ssl, const char* line) noexcept;
+
+// The same for resumption: see engine_resumption.cc.
+int OnTicketKey(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher,
+                EVP_MAC_CTX* mac, int seal) noexcept;
+int OnTicketMade(SSL* ssl, void* arg) noexcept;
+SSL_TICKET_RETURN OnTicketOpened(SSL* ssl, SSL_SESSION* session, const unsigned char* name,
+                                 size_t name_length, SSL_TICKET_STATUS status, void* arg) noexcept;
+int OnNewSession(SSL* ssl, SSL_SESSION* session) noexcept;
 
 }  // namespace postern::tls

@@ -26,18 +26,23 @@ TlsEngine::TlsEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TlsEngine::~TlsEngine() = default;
 
 absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateServer(
-    std::shared_ptr<const TlsContext> context, EngineScratch& scratch) {
-  return CreateClient(std::move(context), scratch, {});  // the context knows the role
+    std::shared_ptr<const TlsContext> context, EngineScratch& scratch, std::string_view listener) {
+  auto made = CreateClient(std::move(context), scratch, {});  // the context knows the role
+  if (made.ok()) {
+    (*made)->impl_->listener = listener;
+  }
+  return made;
 }
 
 absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateClient(
     std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
-    std::vector<x509::SpiffeIdPattern> expected) {
+    std::vector<x509::SpiffeIdPattern> expected, std::string_view destination) {
   auto impl = std::make_unique<Impl>(std::move(context), scratch, std::move(expected));
   const absl::Status opened = impl->Open();
   if (!opened.ok()) {
     return opened;
   }
+  impl->OfferSession(destination);
   return std::unique_ptr<TlsEngine>(new TlsEngine(std::move(impl)));
 }
 
@@ -59,7 +64,7 @@ EngineResult TlsEngine::Handshake() {
   if (call.rc == 1) {
     impl_->phase = Impl::Phase::kOpen;
     impl_->ForgetKeyShares();
-    return {EngineOutcome::kDone, 0};
+    return {impl_->RestoreFacts() ? EngineOutcome::kDone : EngineOutcome::kFailed, 0};
   }
   return {impl_->Judge(call), 0};
 }
@@ -99,6 +104,7 @@ EngineResult TlsEngine::Write(base::ByteSpan in) {
   if (impl_->phase != Impl::Phase::kOpen || impl_->write_end != Impl::WriteEnd::kOpen) {
     return {EngineOutcome::kFailed, 0};
   }
+  impl_->GiveTicket();
   size_t total = 0;
   while (total < in.size()) {
     if (OutputBytes() >= kOutputHighWater) {
@@ -162,6 +168,7 @@ size_t TlsEngine::OutputBytes() const {
 void TlsEngine::EndTurn() {
   impl_->KeepInput();
   impl_->KeepOutput();
+  impl_->FreeSpareBuffers();
 }
 
 bool TlsEngine::HasBufferedInput() const {
@@ -171,6 +178,10 @@ bool TlsEngine::HasBufferedInput() const {
 
 const std::optional<x509::VerifiedPeer>& TlsEngine::peer() const {
   return impl_->peer;
+}
+
+TicketUse TlsEngine::ticket_use() const {
+  return impl_->ticket_use;
 }
 
 const base::Failure& TlsEngine::failure() const {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,6 +30,16 @@ enum class EngineOutcome : uint8_t {
 struct EngineResult {
   EngineOutcome outcome = EngineOutcome::kFailed;
   size_t bytes = 0;
+};
+
+// What became of the session tickets that a client offered; without one, kNone.
+enum class TicketUse : uint8_t {
+  kNone,
+  kResumed,     // this handshake resumes a session
+  kUnknownKey,  // sealed by somebody else, or before the last renewal or change of trust
+  kChanged,     // bundles, policy or revocations have changed since, or it is another listener's
+  kExpired,     // past its deadline or the peer's notAfter
+  kMalformed,   // of our key, but not of our making
 };
 
 // Facts of a finished handshake, for the access log.
@@ -65,15 +76,19 @@ class EngineScratch {
 // ReturnUnsent). Several records written in one turn leave in one send.
 class TlsEngine {
  public:
-  // ResourceExhausted when OpenSSL has no memory. The scratch must outlive the engine.
+  // ResourceExhausted when OpenSSL has no memory. The scratch must outlive the engine, and so must
+  // `listener`: the name by which the client came, to which its ticket is bound.
   static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateServer(
-      std::shared_ptr<const TlsContext> context, EngineScratch& scratch);
+      std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
+      std::string_view listener = {});
   // `expected` are the identities that the server may have (checked inside the handshake, so that a
   // wrong server is refused before the client's certificate is shown); empty accepts any verified
-  // SVID and leaves the judgement to the caller.
+  // SVID and leaves the judgement to the caller. `destination`: a session that was made with it and
+  // with the same expectations is resumed, and the one that the server gives is kept; empty, or
+  // with nobody expected: neither.
   static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateClient(
       std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
-      std::vector<x509::SpiffeIdPattern> expected);
+      std::vector<x509::SpiffeIdPattern> expected, std::string_view destination = {});
   ~TlsEngine();
   TlsEngine(const TlsEngine&) = delete;
   TlsEngine& operator=(const TlsEngine&) = delete;
@@ -108,7 +123,9 @@ class TlsEngine {
   // Decrypted or fed bytes that a Read could still deliver without another recv.
   bool HasBufferedInput() const;
 
+  // Also after a resumption, from the facts of the full handshake.
   const std::optional<x509::VerifiedPeer>& peer() const;
+  TicketUse ticket_use() const;
   // Set after kFailed: reason, X.509 error and depth, alerts sent and received. The side is the
   // caller's to fill in.
   const base::Failure& failure() const;

@@ -24,10 +24,6 @@ constexpr uint8_t kFinished = 20;
 constexpr uint8_t kKeyUpdate = 24;
 constexpr uint8_t kApplicationData = 23;
 
-TlsEngine::Impl* EngineOf(const SSL* ssl) {
-  return static_cast<TlsEngine::Impl*>(SSL_get_ex_data(ssl, 0));  // the app data
-}
-
 // close_notify ends a direction and user_canceled announces it; each other one is fatal in TLS 1.3
 // (RFC 8446 section 6).
 bool IsFatal(int description) {
@@ -81,6 +77,7 @@ void OnKeyLog(const SSL* ssl, const char* line) noexcept {
 }
 
 TlsEngine::Impl::~Impl() {
+  ForgetOffer();  // a handshake that came to no end: the next one does without
   if (scratch.user_ == this) {
     scratch.output_.clear();
     scratch.user_ = nullptr;
@@ -137,10 +134,7 @@ void TlsEngine::Impl::PutOutput(base::ByteSpan bytes) noexcept {
 int TlsEngine::Impl::VerifyPeer(X509_STORE_CTX* store_ctx) {
   x509::ChainVerdict verdict = context->impl().VerifyChain(
       X509_STORE_CTX_get0_cert(store_ctx), X509_STORE_CTX_get0_untrusted(store_ctx));
-  if (verdict.peer.has_value() && !expected.empty() &&
-      std::none_of(expected.begin(), expected.end(), [&](const x509::SpiffeIdPattern& one) {
-        return one.Matches(verdict.peer->id);
-      })) {
+  if (verdict.peer.has_value() && !IsExpected(verdict.peer->id)) {
     const std::string& id = verdict.peer->id.uri();
     verdict.error = {
         base::CloseReason::kIdentityMismatch, X509_V_ERR_CERT_REJECTED, 0,
@@ -171,6 +165,7 @@ void TlsEngine::Impl::OnAlert(int where, int description) {
 }
 
 void TlsEngine::Impl::OnReadRecord() {
+  buffers = Buffers::kSpare;
   if (phase == Phase::kOpen && !budget.Take(context->impl().options.clock->SinceBoot())) {
     flood = Flood::kSeen;
   }
@@ -234,6 +229,7 @@ EngineOutcome TlsEngine::Impl::Judge(const SslCallResult& call) {
 
 void TlsEngine::Impl::Fail(const SslCallResult& call) {
   phase = Phase::kFailed;
+  ForgetOffer();
   const std::string peer_id = peer.has_value() ? peer->id.uri() : "";
   failure = ExplainFailure({call, chain_error, peer_id, alert_sent, alert_received});
 }

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// Resumption, as both roles of an engine see it. A server seals what it found out about its client
+// into a ticket; a client keeps what it found out about its server beside the session. Whoever
+// resumes has these facts, and no certificate is shown or verified: so each is judged again here.
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "common/base/strings.h"
+#include "proxy/tls/lean_session.h"
+#include "proxy/tls/session_facts.h"
+#include "proxy/tls/tls_engine_impl.h"
+
+namespace postern::tls {
+namespace {
+
+using SessionPtr = x509::OpensslPtr<SSL_SESSION, SSL_SESSION_free>;
+
+// So often at least a peer proves with its own key who it is.
+constexpr absl::Duration kLongestSession = absl::Hours(1);
+constexpr int kAlertBadCertificate = 42;
+constexpr int kAlertCertificateExpired = 45;
+
+}  // namespace
+
+int OnTicketKey(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher,
+                EVP_MAC_CTX* mac, int seal) noexcept {
+  const TicketKeys& keys = *EngineOf(ssl)->context->impl().options.ticket_keys;
+  return seal != 0 ? keys.ReadyToSeal(name, iv, cipher, mac)
+                   : keys.ReadyToOpen(name, iv, cipher, mac);
+}
+
+int OnTicketMade(SSL* ssl, void* /*arg*/) noexcept {
+  return EngineOf(ssl)->PutFacts(SSL_get_session(ssl));
+}
+
+SSL_TICKET_RETURN OnTicketOpened(SSL* ssl, SSL_SESSION* session, const unsigned char* /*name*/,
+                                 size_t /*name_length*/, SSL_TICKET_STATUS status,
+                                 void* /*arg*/) noexcept {
+  // Ignored is not refused: a full handshake follows. Used is used without a new ticket.
+  return EngineOf(ssl)->TakesTicket(session, status) ? SSL_TICKET_RETURN_USE
+                                                     : SSL_TICKET_RETURN_IGNORE;
+}
+
+int OnNewSession(SSL* ssl, SSL_SESSION* session) noexcept {
+  EngineOf(ssl)->KeepSession(session);
+  return 0;  // no reference was kept
+}
+
+// ---------------------------------------------------------------- client
+
+void TlsEngine::Impl::OfferSession(std::string_view destination) {
+  const TlsContext::Impl& ours = context->impl();
+  if (is_server() || !ours.resumes() || destination.empty() || expected.empty()) {
+    return;
+  }
+  session_key = destination;
+  for (const x509::SpiffeIdPattern& one : expected) {
+    base::StrAppend(session_key, "\n", one.ToString());
+  }
+  offered = ours.options.sessions->Find(session_key, ours.options.clock->Now());
+  if (offered == nullptr) {
+    return;
+  }
+  const uint8_t* at = offered->der.data();
+  const SessionPtr session(d2i_SSL_SESSION(nullptr, &at, static_cast<long>(offered->der.size())));
+  if (session == nullptr || !IsExpected(offered->peer.id) ||
+      SSL_set_session(ssl.get(), session.get()) != 1) {
+    ForgetOffer();
+  }
+  ERR_clear_error();
+}
+
+void TlsEngine::Impl::ForgetOffer() {
+  if (offered != nullptr) {
+    context->impl().options.sessions->Forget(session_key, *offered);
+    offered.reset();
+  }
+}
+
+// One for each full handshake: what a foreign server sends beyond it, or on a session that was
+// resumed, would only move the deadline.
+void TlsEngine::Impl::KeepSession(SSL_SESSION* session) {
+  if (session_key.empty() || !peer.has_value() || phase != Phase::kOpen) {
+    return;
+  }
+  const TlsOptions& options = context->impl().options;
+  const absl::Time now = options.clock->Now();
+  const absl::Duration lifetime = absl::Seconds(SSL_SESSION_get_ticket_lifetime_hint(session));
+  const absl::Time until = std::min(session_until, now + lifetime);
+  std::vector<uint8_t> der = until > now ? LeanSession(session) : std::vector<uint8_t>();
+  if (!der.empty()) {
+    options.sessions->Put(session_key,
+                          std::make_shared<const CachedSession>(std::move(der), *peer, until));
+  }
+  std::string().swap(session_key);
+}
+
+// ---------------------------------------------------------------- server
+
+int TlsEngine::Impl::PutFacts(SSL_SESSION* session) {
+  const TlsOptions& options = context->impl().options;
+  buffers = Buffers::kSpare;
+  const absl::Time until = std::exchange(session_until, absl::InfinitePast());
+  const absl::Duration lifetime = until - options.clock->Now();
+  if (!peer.has_value()) {
+    return 0;
+  }
+  const std::optional<std::string> facts =
+      SerializeSessionFacts({BindingOf(*options.trust, listener), until, *peer});
+  const int set =
+      facts.has_value()
+          ? SSL_SESSION_set1_ticket_appdata(session, facts->data(), facts->size())
+          : SSL_SESSION_set1_ticket_appdata(session, nullptr, 0);  // worth nothing to anybody
+  if (set != 1 ||
+      SSL_SESSION_set_timeout(session, static_cast<long>(absl::ToInt64Seconds(lifetime))) != 1) {
+    return 0;
+  }
+  return DropCertificate(session) ? 1 : 0;
+}
+
+void TlsEngine::Impl::GiveTicket() {
+  if (!is_server() || session_until == absl::InfinitePast() || SSL_in_init(ssl.get()) != 0) {
+    return;
+  }
+  if (session_until - context->impl().options.clock->Now() < absl::Seconds(1)) {
+    session_until = absl::InfinitePast();
+    return;
+  }
+  SSL_new_session_ticket(ssl.get());  // made inside the next SSL_write, in front of its record
+}
+
+bool TlsEngine::Impl::TakesTicket(SSL_SESSION* session, SSL_TICKET_STATUS status) {
+  const TlsOptions& options = context->impl().options;
+  if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW) {
+    ticket_use = TicketUse::kUnknownKey;
+    return false;
+  }
+  void* data = nullptr;
+  size_t size = 0;
+  std::optional<SessionFacts> facts;
+  if (SSL_SESSION_get0_ticket_appdata(session, &data, &size) == 1) {
+    facts = ParseSessionFacts({static_cast<const uint8_t*>(data), size});
+  }
+  if (!facts.has_value()) {
+    ticket_use = TicketUse::kMalformed;
+    return false;
+  }
+  const base::Sha256Digest binding = BindingOf(*options.trust, listener);
+  if (CRYPTO_memcmp(binding.data(), facts->binding.data(), binding.size()) != 0) {
+    ticket_use = TicketUse::kChanged;
+    return false;
+  }
+  const absl::Time now = options.clock->Now();
+  if (facts->until <= now || facts->peer.not_after <= now || facts->peer.not_before > now) {
+    ticket_use = TicketUse::kExpired;
+    return false;
+  }
+  ticket_use = TicketUse::kResumed;
+  return true;
+}
+
+// ---------------------------------------------------------------- both
+
+// OpenSSL must not free a buffer in which a record waits, whole or decrypted in part.
+void TlsEngine::Impl::FreeSpareBuffers() {
+  if (buffers == Buffers::kSpare && phase == Phase::kOpen && SSL_has_pending(ssl.get()) == 0) {
+    SSL_free_buffers(ssl.get());
+    buffers = Buffers::kInUse;
+  }
+}
+
+bool TlsEngine::Impl::RestoreFacts() {
+  const TlsContext::Impl& ours = context->impl();
+  if (SSL_session_reused(ssl.get()) == 0) {
+    ForgetOffer();
+    if (ticket_use == TicketUse::kResumed) {
+      ticket_use = TicketUse::kExpired;  // OpenSSL looks at the time as well
+    }
+    if (ours.resumes() && peer.has_value()) {
+      session_until = std::min(
+          {ours.options.clock->Now() + kLongestSession, peer->not_after, ours.svid->not_after()});
+    }
+    return true;
+  }
+  peer.reset();
+  ticket_use = TicketUse::kResumed;
+  if (!is_server() && offered != nullptr) {
+    peer = offered->peer;
+  } else if (is_server()) {
+    void* data = nullptr;
+    size_t size = 0;
+    SSL_SESSION_get0_ticket_appdata(SSL_get_session(ssl.get()), &data, &size);
+    std::optional<SessionFacts> facts =
+        ParseSessionFacts({static_cast<const uint8_t*>(data), size});
+    if (facts.has_value()) {
+      peer = std::move(facts->peer);
+    }
+  }
+  const bool acceptable = JudgeRestored();
+  if (!acceptable) {
+    peer.reset();
+    ForgetOffer();
+  }
+  offered.reset();
+  std::string().swap(session_key);
+  return acceptable;
+}
+
+// What VerifyPeer does not get to see in a handshake that resumes.
+bool TlsEngine::Impl::JudgeRestored() {
+  int alert = kAlertBadCertificate;
+  if (!peer.has_value()) {
+    failure.reason = base::CloseReason::kInternal;
+    failure.detail = absl::InternalError("a session was resumed that nobody knows the peer of");
+  } else if (peer->not_after <= context->impl().options.clock->Now()) {
+    alert = kAlertCertificateExpired;
+    failure.reason = base::CloseReason::kPeerExpired;
+    failure.x509_error = X509_V_ERR_CERT_HAS_EXPIRED;
+    failure.detail = absl::UnauthenticatedError(
+        "the certificate that the peer showed when the session was made has expired");
+  } else if (!IsExpected(peer->id)) {
+    failure.reason = base::CloseReason::kIdentityMismatch;
+    failure.detail = absl::UnauthenticatedError(
+        base::StrCat("the session was made with ", peer->id.uri(), ", who is not expected"));
+  } else {
+    return true;
+  }
+  failure.peer_id = peer.has_value() ? peer->id.uri() : "";
+  AlertPeer(alert);
+  phase = Phase::kFailed;
+  return false;
+}
+
+bool TlsEngine::Impl::IsExpected(const x509::SpiffeId& id) const {
+  return expected.empty() ||
+         std::any_of(expected.begin(), expected.end(),
+                     [&](const x509::SpiffeIdPattern& one) { return one.Matches(id); });
+}
+
+}  // namespace postern::tls

@@ -208,17 +208,16 @@ Values ShowPortModes(const ProxyConfig& config) {
   return values;
 }
 
-absl::Status SetResumption(ProxyConfig& /*config*/, std::string_view text) {
-  if (text == "false") {
-    return absl::OkStatus();
+absl::Status SetResumption(ProxyConfig& config, std::string_view text) {
+  if (text != "true" && text != "false") {
+    return Invalid(text, "is not one of: true, false");
   }
-  return text == "true" ? absl::InvalidArgumentError(
-                              "session resumption is not available yet; leave it at false")
-                        : Invalid(text, "is not one of: true, false");
+  config.resumption = text == "true";
+  return absl::OkStatus();
 }
 
-Values ShowResumption(const ProxyConfig& /*config*/) {
-  return {"false"};
+Values ShowResumption(const ProxyConfig& config) {
+  return {config.resumption ? "true" : "false"};
 }
 
 absl::Status SetLogLevel(ProxyConfig& config, std::string_view text) {
@@ -313,8 +312,9 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "Addresses that are in the mesh and the identities expected there, YAML.", false,
      SetPath<&C::destinations_file>, ShowText<&C::destinations_file>},
     {kTraffic, "resumption", "true|false",
-     "TLS session resumption; not available yet, so only false is accepted.", false, SetResumption,
-     ShowResumption},
+     "TLS 1.3 session resumption between proxies, in both directions. A renewal, and any change of "
+     "bundles or policy, means full handshakes.",
+     false, SetResumption, ShowResumption},
 
     {kLimits, "max-connections", "N",
      "Connections at the same time; 0 derives it from the limit of file descriptors, at most "

@@ -83,6 +83,7 @@ struct ProxyConfig {
   std::string policy_file;
   std::string destinations_file;
 
+  bool resumption = true;  // TLS sessions, in both directions
   std::string admin = "127.0.0.1:15000";
   std::string admin_socket;  // unix socket for the changing verbs; empty: none
   std::string metrics = "0.0.0.0:15020";

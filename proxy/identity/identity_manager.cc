@@ -387,6 +387,10 @@ void IdentityManager::Impl::OnIdentity(std::shared_ptr<const x509::Svid> svid,
   next->bundles = std::move(bundles);
   next->bundle_version = bundle_version;
   next->generation = former == nullptr ? 1 : former->generation + 1;
+  next->ticket_secret = TicketSecret::Make();
+  if (next->ticket_secret == nullptr) {
+    spdlog::error("no random bytes for session tickets: until the next renewal none are given");
+  }
   identity_described_ = {};
   DescribeSnapshot(*next, identity_described_);
   {

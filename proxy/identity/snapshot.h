@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "common/x509/svid.h"
 #include "common/x509/trust_bundle.h"
+#include "proxy/identity/ticket_secret.h"
 
 namespace postern::identity {
 
@@ -26,6 +27,7 @@ struct IdentitySnapshot {
   Version bundle_version;
   absl::Time obtained;      // when the SVID came
   uint64_t generation = 0;  // counts up with every publication of this process
+  std::shared_ptr<const TicketSecret> ticket_secret;  // of this publication; null: no tickets
 };
 
 }  // namespace postern::identity

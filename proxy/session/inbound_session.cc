@@ -218,7 +218,7 @@ void InboundSession::Handshake(base::ByteSpan first_bytes) {
   absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine = tls::TlsEngine::CreateServer(
       worker().identity->server(WantsClientCertificate() ? tls::ClientAuth::kRequire
                                                          : tls::ClientAuth::kNone),
-      worker().tls_scratch);
+      worker().tls_scratch, via().name);
   if (!engine.ok()) {
     Fail(CloseReason::kInternal, Side::kDownstream, engine.status());
     return;

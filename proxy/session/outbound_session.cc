@@ -144,8 +144,8 @@ void OutboundSession::Handshake(std::unique_ptr<net::Stream> stream) {
   if (!IdentityIsUsable()) {
     return;
   }
-  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine =
-      tls::TlsEngine::CreateClient(worker().identity->client(), worker().tls_scratch, expected_);
+  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine = tls::TlsEngine::CreateClient(
+      worker().identity->client(), worker().tls_scratch, expected_, upstream_address().ToString());
   if (!engine.ok()) {
     Fail(CloseReason::kInternal, Side::kUpstream, engine.status());
     return;

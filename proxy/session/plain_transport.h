@@ -35,6 +35,7 @@ class PlainTransport final : public Transport, private net::Stream::Handler {
   const base::Failure& failure() const override { return failure_; }
   const x509::VerifiedPeer* peer() const override { return nullptr; }
   tls::TlsFacts facts() const override { return {}; }
+  tls::TicketUse ticket_use() const override { return tls::TicketUse::kNone; }
 
  private:
   enum class WriteState : uint8_t { kOpen, kBlocked, kClosed };

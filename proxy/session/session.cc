@@ -31,6 +31,23 @@ constexpr size_t At(Enum value) {
   return static_cast<size_t>(value);
 }
 
+std::optional<telemetry::TicketRefusal> RefusalOf(tls::TicketUse use) {
+  switch (use) {
+    case tls::TicketUse::kNone:
+    case tls::TicketUse::kResumed:
+      return std::nullopt;
+    case tls::TicketUse::kUnknownKey:
+      return telemetry::TicketRefusal::kUnknownKey;
+    case tls::TicketUse::kChanged:
+      return telemetry::TicketRefusal::kChanged;
+    case tls::TicketUse::kExpired:
+      return telemetry::TicketRefusal::kExpired;
+    case tls::TicketUse::kMalformed:
+      return telemetry::TicketRefusal::kMalformed;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Session::Session(WorkerContext& worker, const ListenerSpec& via, const net::SocketAddress& peer)
@@ -194,12 +211,22 @@ void Session::HandshakeStep(const TransportResult& result) {
       break;
   }
   mesh.WantRead(false);
-  const auto took = std::chrono::steady_clock::now() - handshake_began_;
-  const size_t direction = At(via_.direction);
-  worker_.metrics.handshakes[direction].Add(1);
-  worker_.metrics.handshake_seconds[direction].Observe(took);
+  CountHandshake(mesh.ticket_use());
   Advance(Phase::kIdentify);
   OnHandshakeDone();
+}
+
+void Session::CountHandshake(tls::TicketUse ticket) {
+  const auto took = std::chrono::steady_clock::now() - handshake_began_;
+  const size_t direction = At(via_.direction);
+  telemetry::WorkerMetrics& metrics = worker_.metrics;
+  metrics.handshakes[direction].Add(1);
+  metrics.handshake_seconds[direction].Observe(took);
+  if (ticket == tls::TicketUse::kResumed) {
+    metrics.resumed[direction].Add(1);
+  } else if (const auto refusal = RefusalOf(ticket); refusal.has_value()) {
+    metrics.tickets_refused[At(*refusal)].Add(1);
+  }
 }
 
 void Session::Secure(telemetry::Security security) {

@@ -98,6 +98,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   WorkerContext& worker() const { return worker_; }
   const ListenerSpec& via() const { return via_; }
   const net::SocketAddress& peer_address() const { return peer_address_; }
+  const net::SocketAddress& upstream_address() const { return upstream_address_; }
   telemetry::Security security() const { return security_; }
 
   std::unique_ptr<Transport> downstream_;  // who connected
@@ -117,6 +118,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   void OnTimer();
   bool IdleTimeLeft();
   void HandshakeStep(const TransportResult& result);
+  void CountHandshake(tls::TicketUse ticket);
   Dialer& NewDialer();
   void OnDialled(absl::StatusOr<Dialer::Dialled> dialled);
   void Linger(Transport& refused);

@@ -36,6 +36,7 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   const base::Failure& failure() const override { return failure_; }
   const x509::VerifiedPeer* peer() const override;
   tls::TlsFacts facts() const override { return engine_->facts(); }
+  tls::TicketUse ticket_use() const override { return engine_->ticket_use(); }
 
  private:
   // kBlocked: the socket took less than there was. kClosing: close_notify, then FIN, are on the

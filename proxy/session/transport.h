@@ -91,6 +91,7 @@ class Transport {
   // The verified peer; null without one.
   virtual const x509::VerifiedPeer* peer() const = 0;
   virtual tls::TlsFacts facts() const = 0;
+  virtual tls::TicketUse ticket_use() const = 0;
 
  protected:
   Handler* handler() const { return handler_; }

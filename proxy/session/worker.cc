@@ -89,7 +89,12 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       loop(std::move(own_loop)),
       relay_scratch(tls_scratch.input().size() + kRelayScratchExtra),
       table(*loop, (uint64_t{worker_index} << kWorkerIdShift) + 1, [this] { OnCountsChanged(); }),
-      context{shared, *loop, metrics, table, tls_scratch, relay_scratch, own, nullptr, nullptr},
+      context{
+          shared,      *loop,
+          metrics,     table,
+          tls_scratch, relay_scratch,
+          own,         nullptr,
+          nullptr,     shared.config->resumption ? std::make_shared<tls::TrustState>() : nullptr},
       drainer(*loop,
               {[this] { listeners->Close(base::Direction::kInbound); },
                [this] { EndAll("the drain deadline has come"); }, [this] { return table.size(); }}),
@@ -156,13 +161,18 @@ void Worker::Impl::SetIdentity(std::shared_ptr<const identity::IdentitySnapshot>
   const bool bundles_changed =
       context.identity == nullptr || context.identity->snapshot().bundles != snapshot->bundles;
   absl::StatusOr<std::shared_ptr<const WorkerIdentity>> made =
-      WorkerIdentity::Create(std::move(snapshot), *shared.clock);
+      WorkerIdentity::Create(std::move(snapshot), *shared.clock, context.trust);
   if (!made.ok()) {
     spdlog::error("worker {}: the new certificate cannot be used, the old one stays: {}", index,
                   base::Message(made.status()));
     return;
   }
   context.identity = *std::move(made);
+  if (context.trust != nullptr) {
+    const identity::Version& version = context.identity->snapshot().bundle_version;
+    context.trust->bundle_epoch = version.epoch;
+    context.trust->bundle_sequence = version.sequence;
+  }
   table.ForEach([bundles_changed](Session& session) {
     session.IdentityPublished();
     if (bundles_changed) {
@@ -173,6 +183,10 @@ void Worker::Impl::SetIdentity(std::shared_ptr<const identity::IdentitySnapshot>
 
 void Worker::Impl::SetPolicy(std::shared_ptr<const policy::PolicySet> policy) {
   context.policy = std::move(policy);
+  if (context.trust != nullptr) {
+    context.trust->policy_revision = context.policy->revision();
+    ++context.trust->policies_given;
+  }
   table.ForEach([](Session& session) { session.Recheck(); });
 }
 

@@ -44,6 +44,8 @@ struct WorkerContext {
   const OwnAddresses& own;
   std::shared_ptr<const policy::PolicySet> policy;  // null: none has come, nothing is let in
   std::shared_ptr<const WorkerIdentity> identity;   // null: none yet
+  // What session tickets are bound to; kept up to date with the two above. Null: no resumption.
+  std::shared_ptr<tls::TrustState> trust;
 
   const config::ProxyConfig& config() const { return *shared.config; }
 };

@@ -8,9 +8,19 @@
 namespace postern::session {
 
 absl::StatusOr<std::shared_ptr<const WorkerIdentity>> WorkerIdentity::Create(
-    std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock) {
+    std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock,
+    std::shared_ptr<const tls::TrustState> trust) {
   tls::TlsOptions options;
   options.clock = &clock;
+  if (trust != nullptr && snapshot->ticket_secret != nullptr) {
+    auto keys = tls::TicketKeys::Create(snapshot->ticket_secret->bytes());
+    if (!keys.ok()) {
+      return keys.status();
+    }
+    options.ticket_keys = *std::move(keys);
+    options.sessions = std::make_shared<tls::SessionCache>();
+  }
+  options.trust = std::move(trust);
   auto client = tls::TlsContext::CreateClient(snapshot->svid, snapshot->bundles, options);
   if (!client.ok()) {
     return client.status();

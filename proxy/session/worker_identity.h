@@ -19,9 +19,11 @@ namespace postern::session {
 // the roots by digest. Immutable; new sessions use the newest, open ones keep theirs alive.
 class WorkerIdentity {
  public:
-  // Internal: OpenSSL refused.
+  // Internal: OpenSSL refused. `trust`: to what the tickets that clients are given are bound beside
+  // this snapshot; null: no session is resumed in either direction.
   static absl::StatusOr<std::shared_ptr<const WorkerIdentity>> Create(
-      std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock);
+      std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock,
+      std::shared_ptr<const tls::TrustState> trust);
 
   const x509::Svid& svid() const { return *snapshot_->svid; }
   const identity::IdentitySnapshot& snapshot() const { return *snapshot_; }

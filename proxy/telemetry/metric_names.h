@@ -29,6 +29,10 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
     "Bytes of application data relayed, by the side that sent them.")                              \
   X(kHandshakes, "postern_tls_handshakes_total", kCounter, "direction",                            \
     "TLS handshakes completed.")                                                                   \
+  X(kHandshakesResumed, "postern_tls_handshakes_resumed_total", kCounter, "direction",             \
+    "Of the completed TLS handshakes, those that resumed a session.")                              \
+  X(kTicketsRefused, "postern_tls_tickets_refused_total", kCounter, "reason",                      \
+    "Session tickets of clients that were not taken, so that a full handshake followed.")          \
   X(kHandshakeFailures, "postern_tls_handshake_failures_total", kCounter, "direction,reason",      \
     "TLS handshakes that failed, by the reason why.")                                              \
   X(kHandshakeSeconds, "postern_tls_handshake_seconds", kHistogram, "direction",                   \

@@ -201,6 +201,9 @@ void AddHandshakes(const Workers& workers, Direction direction, Exposition& out)
   out.Add(Metric::kHandshakes, {way},
           Sum(
               workers, [&](const WorkerMetrics& w) -> auto& { return w.handshakes[d]; }));
+  out.Add(Metric::kHandshakesResumed, {way},
+          Sum(
+              workers, [&](const WorkerMetrics& w) -> auto& { return w.resumed[d]; }));
   for (const CloseReason reason : base::kAllCloseReasons) {
     const uint64_t failures = Sum(
         workers, [&](const WorkerMetrics& w) -> auto& {
@@ -222,6 +225,11 @@ void AddWorkers(const Workers& workers, Exposition& out) {
     out.Add(Metric::kPlaintextConnections, {Token(static_cast<PlaintextReason>(i))},
             Sum(
                 workers, [&](const WorkerMetrics& w) -> auto& { return w.plaintext[i]; }));
+  }
+  for (size_t i = 0; i < kTicketRefusalCount; ++i) {
+    out.Add(Metric::kTicketsRefused, {Token(static_cast<TicketRefusal>(i))},
+            Sum(
+                workers, [&](const WorkerMetrics& w) -> auto& { return w.tickets_refused[i]; }));
   }
   out.Add(Metric::kAcceptErrors, {},
           Sum(

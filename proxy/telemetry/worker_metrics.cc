@@ -35,6 +35,20 @@ std::string_view Token(PlaintextReason reason) noexcept {
   return "unknown";
 }
 
+std::string_view Token(TicketRefusal refusal) noexcept {
+  switch (refusal) {
+    case TicketRefusal::kUnknownKey:
+      return "unknown_key";
+    case TicketRefusal::kChanged:
+      return "changed";
+    case TicketRefusal::kExpired:
+      return "expired";
+    case TicketRefusal::kMalformed:
+      return "malformed";
+  }
+  return "unknown";
+}
+
 void DurationHistogram::Observe(std::chrono::nanoseconds duration) {
   const int64_t nanoseconds = duration.count() < 0 ? 0 : duration.count();
   const double seconds = static_cast<double>(nanoseconds) / 1e9;

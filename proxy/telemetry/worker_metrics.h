@@ -34,6 +34,16 @@ enum class PlaintextReason : uint8_t {
 inline constexpr size_t kPlaintextReasonCount = 5;
 std::string_view Token(PlaintextReason reason) noexcept;
 
+// Why a session ticket that a client offered was not taken; a full handshake followed.
+enum class TicketRefusal : uint8_t {
+  kUnknownKey,  // of another proxy, or given before this one's last renewal or change of trust
+  kChanged,     // bundles, policy or revocations have changed, or it is another listener's
+  kExpired,     // past its deadline, or the client's certificate is
+  kMalformed,
+};
+inline constexpr size_t kTicketRefusalCount = 4;
+std::string_view Token(TicketRefusal refusal) noexcept;
+
 // One counter: written by one worker thread, read by the scrape. Relaxed atomics without a locked
 // instruction (load, add, store), as there is only one writer.
 class Counter {
@@ -74,6 +84,8 @@ struct WorkerMetrics {
   // Bytes of application data, by who sent them.
   std::array<Counters<base::kSideCount>, base::kDirectionCount> bytes;  // [direction][from side]
   Counters<base::kDirectionCount> handshakes;                           // completed
+  Counters<base::kDirectionCount> resumed;                              // of these
+  Counters<kTicketRefusalCount> tickets_refused;                        // inbound
   std::array<Counters<base::kCloseReasonCount>, base::kDirectionCount> handshake_failures;
   std::array<DurationHistogram, base::kDirectionCount> handshake_seconds;
   Counters<kPlaintextReasonCount> plaintext;

@@ -83,10 +83,15 @@ void TlsEngine::Impl::ForgetOffer() {
   }
 }
 
-// One for each full handshake: what a foreign server sends beyond it, or on a session that was
-// resumed, would only move the deadline.
+// Of proxies of ours alone: there are servers that give tickets and fail on them. And one for each
+// full handshake: what is sent beyond it, or on a session that was resumed, would only move the
+// deadline.
 void TlsEngine::Impl::KeepSession(SSL_SESSION* session) {
-  if (session_key.empty() || !peer.has_value() || phase != Phase::kOpen) {
+  const unsigned char* alpn = nullptr;
+  unsigned int alpn_length = 0;
+  SSL_get0_alpn_selected(ssl.get(), &alpn, &alpn_length);
+  if (session_key.empty() || !peer.has_value() || phase != Phase::kOpen ||
+      base::AsText({alpn, alpn_length}) != kMeshAlpn) {
     return;
   }
   const TlsOptions& options = context->impl().options;

@@ -84,8 +84,8 @@ class TlsEngine {
   // `expected` are the identities that the server may have (checked inside the handshake, so that a
   // wrong server is refused before the client's certificate is shown); empty accepts any verified
   // SVID and leaves the judgement to the caller. `destination`: a session that was made with it and
-  // with the same expectations is resumed, and the one that the server gives is kept; empty, or
-  // with nobody expected: neither.
+  // with the same expectations is resumed, and the one that a server of the mesh gives is kept;
+  // empty, or with nobody expected: neither.
   static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateClient(
       std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
       std::vector<x509::SpiffeIdPattern> expected, std::string_view destination = {});

@@ -109,6 +109,7 @@ void TestProxy::PublishBundles(x509::TrustBundleSet bundles) {
   snapshot->bundles = std::make_shared<const x509::TrustBundleSet>(std::move(bundles));
   snapshot->obtained = absl::Now();
   snapshot->generation = ++generation_;
+  snapshot->ticket_secret = identity::TicketSecret::Make();
   for (const auto& worker : workers_) {
     worker->PublishIdentity(snapshot);
   }
@@ -166,6 +167,18 @@ uint64_t TestProxy::Closed(CloseReason reason) const {
 uint64_t TestProxy::Handshakes() const {
   return SumOf(workers_, [](const telemetry::WorkerMetrics& m) {
     return m.handshakes[0].value() + m.handshakes[1].value();
+  });
+}
+
+uint64_t TestProxy::Resumed() const {
+  return SumOf(workers_, [](const telemetry::WorkerMetrics& m) {
+    return m.resumed[0].value() + m.resumed[1].value();
+  });
+}
+
+uint64_t TestProxy::Refused(telemetry::TicketRefusal refusal) const {
+  return SumOf(workers_, [refusal](const telemetry::WorkerMetrics& m) {
+    return m.tickets_refused[static_cast<size_t>(refusal)].value();
   });
 }
 

@@ -55,6 +55,8 @@ class TestProxy {
   uint64_t Closed(base::CloseReason reason) const;
   uint64_t Open() const { return Opened() - Closed(); }
   uint64_t Handshakes() const;
+  uint64_t Resumed() const;
+  uint64_t Refused(telemetry::TicketRefusal refusal) const;
   uint64_t Secured(telemetry::Security security) const;
   uint64_t Plaintext(telemetry::PlaintextReason reason) const;
   // Waits until as many connections have ended so.

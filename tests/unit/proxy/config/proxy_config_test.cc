@@ -101,6 +101,7 @@ TEST_F(ProxyConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config.peer_mode, PeerMode::kStrict);
   EXPECT_FALSE(config.peer_mode_explicit);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kPassthrough);
+  EXPECT_TRUE(config.resumption);
   EXPECT_EQ(config.handshake_timeout, milliseconds(5000));
   EXPECT_EQ(config.access_log, "-");
 }
@@ -184,6 +185,7 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.port_modes.at(3306), PeerMode::kStrict);
   EXPECT_EQ(config.port_modes.at(80), PeerMode::kDisabled);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kDeny);
+  EXPECT_FALSE(config.resumption);
   EXPECT_EQ(config.policy_file, "p.yaml");
   EXPECT_EQ(config.destinations_file, "d.yaml");
   EXPECT_EQ(config.max_connections, 1000u);
@@ -306,7 +308,6 @@ TEST_F(ProxyConfigTest, RefusesValuesWithFlagAndMend) {
       {{"--outbound-default", "allow"}, "--outbound-default: "},
       {{"--log-level", "verbose"}, "--log-level: "},
       {{"--log-format", "xml"}, "--log-format: "},
-      {{"--resumption", "true"}, "--resumption: session resumption is not available yet"},
       {{"--resumption", "yes"}, "--resumption: 'yes' is not one of: true, false"},
       {{"--policy", ""}, "--policy: '' is no path"},
       {{"--low-watermark", "262144"}, "--low-watermark: 262144 is not below --high-watermark"},

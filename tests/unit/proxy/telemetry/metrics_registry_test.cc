@@ -75,6 +75,27 @@ TEST(MetricsRegistryTest, NamesAreUniqueAndWellFormed) {
   }
 }
 
+TEST(MetricsRegistryTest, CountsWhatWasResumedAndWhatWasNot) {
+  WorkerMetrics worker;
+  worker.handshakes[kIn].Add(5);
+  worker.resumed[kIn].Add(3);
+  worker.resumed[kOut].Add(2);
+  for (size_t i = 0; i < kTicketRefusalCount; ++i) {
+    worker.tickets_refused[i].Add(i + 1);
+  }
+  MetricsSources sources;
+  sources.workers = {&worker, &worker};
+  const std::string text = MetricsRegistry(sources).Scrape();
+  const std::string resumed = "postern_tls_handshakes_resumed_total";
+  EXPECT_THAT(text, HasSubstr(resumed + "{direction=\"inbound\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr(resumed + "{direction=\"outbound\"} 4\n"));
+  const std::string refused = "postern_tls_tickets_refused_total";
+  EXPECT_THAT(text, HasSubstr(refused + "{reason=\"unknown_key\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr(refused + "{reason=\"changed\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr(refused + "{reason=\"expired\"} 6\n"));
+  EXPECT_THAT(text, HasSubstr(refused + "{reason=\"malformed\"} 8\n"));
+}
+
 TEST(MetricsRegistryTest, WritesACumulativeHistogram) {
   WorkerMetrics worker;
   worker.handshake_seconds[kIn].Observe(std::chrono::microseconds(500));  // exactly on a bound

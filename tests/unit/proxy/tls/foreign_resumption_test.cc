@@ -24,6 +24,14 @@ int Take(SSL* ssl, const SSL_SESSION* session) {
   return 0;
 }
 
+// Passes itself off as a proxy of ours.
+int SelectFirst(SSL* /*ssl*/, const unsigned char** out, unsigned char* out_length,
+                const unsigned char* in, unsigned int /*in_length*/, void* /*arg*/) {
+  *out = in + 1;
+  *out_length = in[0];
+  return SSL_TLSEXT_ERR_OK;
+}
+
 class ForeignResumptionTest : public ResumptionTest {
  protected:
   // A plain client connects, says something and hears something; the last session that it was
@@ -171,8 +179,10 @@ TEST_F(ForeignResumptionTest, EarlyDataOnOurOwnTicketIsNeverDelivered) {
 
 TEST_F(ForeignResumptionTest, OurClientKeepsOneSessionOfAForeignServerHoweverManyItSends) {
   const Minted identity = ca_.Mint(kServerId);
-  PlainPeer server =
-      PlainPeer::Server(&identity, [](SSL_CTX* ctx) { SSL_CTX_set_num_tickets(ctx, 2); });
+  PlainPeer server = PlainPeer::Server(&identity, [](SSL_CTX* ctx) {
+    SSL_CTX_set_num_tickets(ctx, 2);
+    SSL_CTX_set_alpn_select_cb(ctx, &SelectFirst, nullptr);
+  });
   End client = Client();
   client.Handshake();
   server.Talk(client);
@@ -197,10 +207,25 @@ TEST_F(ForeignResumptionTest, OurClientKeepsOneSessionOfAForeignServerHoweverMan
   EXPECT_LT(mallinfo2().uordblks, before + (256U << 10U));
 }
 
-TEST_F(ForeignResumptionTest, OurClientResumesAtAForeignServer) {
+TEST_F(ForeignResumptionTest, OurClientKeepsNoSessionOfAServerWithoutTheMeshsMark) {
+  const Minted identity = ca_.Mint(kServerId);
+  PlainPeer server = PlainPeer::Server(&identity);
+  End client = Client();
+  client.Handshake();
+  server.Talk(client);
+  server.Write("hello");
+  server.Talk(client);
+  EXPECT_EQ(client.received, "hello");
+  EXPECT_EQ(sessions_->size(), 0U);
+}
+
+TEST_F(ForeignResumptionTest, OurClientResumesAtAServerThatIsNoEngine) {
   const Minted identity = ca_.Mint(kServerId);
   SSL_CTX* shared = nullptr;  // the tickets' keys are the context's
-  PlainPeer server = PlainPeer::Server(&identity, [&](SSL_CTX* ctx) { shared = ctx; });
+  PlainPeer server = PlainPeer::Server(&identity, [&](SSL_CTX* ctx) {
+    shared = ctx;
+    SSL_CTX_set_alpn_select_cb(ctx, &SelectFirst, nullptr);
+  });
   End client = Client();
   client.Handshake();
   server.Talk(client);

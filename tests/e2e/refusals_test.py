@@ -118,6 +118,46 @@ class RefusalsTest(harness.MeshTest):
         wait_until(lambda: server.failures()[0]["reason"] in ("no_original_destination", "self_loop"),
                    what="failure")
 
+    def status(self, part, name):
+        return self.proxy("server").page("/status")[part][name]
+
+    def ticket_counts(self):
+        server = self.proxy("server")
+        return {"resumed": server.metric("postern_tls_handshakes_resumed_total", direction="inbound"),
+                **{reason: server.metric("postern_tls_tickets_refused_total", reason=reason)
+                   for reason in ("unknown_key", "changed")}}
+
+    def assert_ticket(self, outcome, identity, *words):
+        """One connection; exactly this is counted of its ticket."""
+        before = self.ticket_counts()
+        self.assertEqual(self.s_client(identity, *words).stdout, "hello\n")
+        after = self.ticket_counts()
+        self.assertEqual({k: after[k] - before[k] for k in after},
+                         {k: 1 if k == outcome else 0 for k in after})
+
+    def test_a_ticket_is_good_until_something_changes(self):
+        server = self.proxy("server")
+        name = f"spiffe://{TRUST_DOMAIN}/client"
+        identity = self.ca.issue("client", name)
+        session = self.mesh.path("session.pem")
+        self.assert_ticket(None, identity, "-sess_out", session)
+        for _ in range(2):  # without the certificate: the ticket says who it is
+            self.assert_ticket("resumed", None, "-sess_in", session)
+        wait_until(lambda: server.access_log()[-1]["tls_resumed"], what="record")
+        self.assertEqual(server.access_log()[-1]["peer_id"], name)
+        policy = self.mesh.path("server-policy.yaml")
+        revision = self.status("policy", "revision")
+        with open(policy, "a", encoding="utf-8") as handle:
+            handle.write("# the same, said anew\n")
+        wait_until(lambda: self.status("policy", "revision") > revision, what="policy")
+        self.assert_refused("peer_no_certificate", "", None, "-sess_in", session)
+        self.assert_ticket("changed", identity, "-sess_in", session, "-sess_out", session)
+        self.assert_ticket("resumed", None, "-sess_in", session)
+        generation = self.status("identity", "generation")
+        self.ca.issue("server", f"spiffe://{TRUST_DOMAIN}/server", owner=PROXY_UID)
+        wait_until(lambda: self.status("identity", "generation") > generation, what="renewal")
+        self.assert_ticket("unknown_key", identity, "-sess_in", session)
+
     def test_goes_on_serving_whatever_it_is_sent(self):
         for garbage in (b"\x16\x03\x01\x40\x00" + b"\x01" * 100, b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\xff",
                         b"\x00" * 1000, b"\x16", b"\x16\x03\x01\x00\x01\x02" * 50):

@@ -78,6 +78,38 @@ TEST_F(ResumptionTest, SendsTheTicketInFrontOfTheFirstBytesAndNotByItself) {
   EXPECT_EQ(pair.server.engine->OutputBytes(), 26U);  // no second one
 }
 
+// The buffers that a ticket makes OpenSSL set up are given back, but not from under a record that
+// was read in part, or that has come in part.
+TEST_F(ResumptionTest, LosesNoByteBehindATicketInSmallReadsAndPieces) {
+  for (const size_t piece : {size_t{700}, size_t{20'000}}) {
+    sessions_ = std::make_shared<SessionCache>();
+    Renew();
+    EnginePair pair{Client(), Server()};
+    pair.Shake();
+    const std::string text = Noise(30'000);
+    pair.server.Write(text);
+    std::string got;
+    uint8_t small[1000];
+    while (!pair.server.outbox.empty()) {
+      const std::string some = pair.server.outbox.substr(0, piece);
+      pair.server.outbox.erase(0, some.size());
+      std::copy(some.begin(), some.end(), scratch_.input().begin());
+      TlsEngine& client = *pair.client.engine;
+      client.Feed(scratch_.input().first(some.size()));
+      EngineResult result{EngineOutcome::kDone, 0};
+      while (result.outcome == EngineOutcome::kDone) {
+        result = client.Read(small);
+        got.append(reinterpret_cast<const char*>(small), result.bytes);
+        client.EndTurn();
+        std::fill(scratch_.input().begin(), scratch_.input().end(), uint8_t{0xEE});
+      }
+      ASSERT_EQ(result.outcome, EngineOutcome::kWantRead);
+    }
+    EXPECT_TRUE(got == text) << piece;
+    EXPECT_EQ(sessions_->size(), 1U);
+  }
+}
+
 TEST_F(ResumptionTest, IssuesNoTicketOnAConnectionThatResumes) {
   Connect();
   EnginePair pair{Client(), Server()};

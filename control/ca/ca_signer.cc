@@ -24,6 +24,12 @@ using store::CaState;
 constexpr int kRootPathLength = 1;
 constexpr int kIntermediatePathLength = 0;
 
+// As x509::SerialHex reads it back: without leading zero bytes.
+std::string SerialText(const SerialBytes& bytes) {
+  const auto first = std::find_if(bytes.begin(), bytes.end() - 1, [](uint8_t b) { return b != 0; });
+  return base::ToHex({first, bytes.end()});
+}
+
 absl::Time WholeSeconds(absl::Time time) {
   return absl::FromUnixSeconds(absl::ToUnixSeconds(time));
 }
@@ -166,8 +172,11 @@ absl::StatusOr<std::shared_ptr<const SigningSlot>> LoadSlot(const std::vector<Ca
   }
   auto slot = std::make_shared<SigningSlot>();
   slot->ca_id = intermediate->id;
+  slot->not_before =
+      std::max(x509::NotBefore(certificate->get()), x509::NotBefore(root_certificate->get()));
   slot->not_after =
       std::min(x509::NotAfter(certificate->get()), x509::NotAfter(root_certificate->get()));
+  slot->chain_der.push_back(x509::CertificateToDer(certificate->get()));
   slot->key = *std::move(key);
   slot->chain.push_back(*std::move(certificate));
   slot->root = *std::move(root_certificate);
@@ -303,22 +312,17 @@ absl::StatusOr<SignedSvid> CaSigner::SignX509Svid(const SvidTemplate& wanted) co
   if (!serial.ok()) {
     return serial.status();
   }
-  absl::StatusOr<x509::X509Ptr> leaf =
+  absl::StatusOr<std::string> leaf =
       BuildLeaf(wanted.id.uri(), wanted.public_key, *serial, validity,
                 Issuing{.certificate = issuer, .key = slot->key.get()});
   if (!leaf.ok()) {
     return leaf.status();
   }
-  SignedSvid result;
-  result.serial = x509::SerialHex(leaf->get());
-  result.ca_id = slot->ca_id;
-  result.not_before = validity.not_before;
-  result.not_after = validity.not_after;
-  result.chain.push_back(*std::move(leaf));
-  for (const x509::X509Ptr& certificate : slot->chain) {
-    result.chain.push_back(x509::ShareX509(certificate.get()));
-  }
-  return result;
+  return SignedSvid{.leaf_der = *std::move(leaf),
+                    .signer = slot,
+                    .serial = SerialText(*serial),
+                    .not_before = validity.not_before,
+                    .not_after = validity.not_after};
 }
 
 absl::Status CaSigner::CheckUsable() const {

@@ -48,21 +48,23 @@ struct SvidTemplate {
   absl::Duration backdate = kLeafBackdate;
 };
 
-struct SignedSvid {
-  std::vector<x509::X509Ptr> chain;  // leaf, then intermediates in order, no root
-  std::string serial;                // as x509::SerialHex gives it
-  std::string ca_id;                 // store::CaRecord::id of the signer
-  absl::Time not_before;
-  absl::Time not_after;
-};
-
 // One CA that can sign: certificate, key, and the path up to its root. Immutable.
 struct SigningSlot {
   std::string ca_id;
   x509::PkeyPtr key;
   std::vector<x509::X509Ptr> chain;  // the signing certificate first, then up to below the root
+  std::vector<std::string> chain_der;
   x509::X509Ptr root;
-  absl::Time not_after;  // the earliest of chain and root
+  absl::Time not_before;  // the latest of chain and root
+  absl::Time not_after;   // the earliest
+};
+
+struct SignedSvid {
+  std::string leaf_der;
+  std::shared_ptr<const SigningSlot> signer;  // whose chain goes with the leaf
+  std::string serial;                         // as x509::SerialHex gives it
+  absl::Time not_before;
+  absl::Time not_after;
 };
 
 // The certificate authority of one trust domain: holds the signing key, makes root and intermediate

@@ -9,6 +9,8 @@
 #include <memory>
 
 #include "common/base/strings.h"
+#include "common/x509/certificate.h"
+#include "common/x509/public_key.h"
 
 namespace postern::ca {
 namespace {
@@ -51,9 +53,44 @@ bool SetValidity(X509* certificate, const Validity& validity) {
 }
 
 // `value` is a literal in OpenSSL's notation, never data.
-bool AddFixed(X509* certificate, int nid, const char* value) {
-  const ExtensionPtr extension(X509V3_EXT_conf_nid(nullptr, nullptr, nid, value));
+ExtensionPtr MakeFixed(int nid, const char* value) {
+  return ExtensionPtr(X509V3_EXT_conf_nid(nullptr, nullptr, nid, value));
+}
+
+bool Add(X509* certificate, const ExtensionPtr& extension) {
   return extension != nullptr && X509_add_ext(certificate, extension.get(), -1) == 1;
+}
+
+bool AddFixed(X509* certificate, int nid, const char* value) {
+  return Add(certificate, MakeFixed(nid, value));
+}
+
+// What is the same in each leaf, made once: OpenSSL parses its notation rather slowly.
+bool AddLeafUsage(X509* certificate) {
+  static const ExtensionPtr constraints = MakeFixed(NID_basic_constraints, "critical,CA:FALSE");
+  static const ExtensionPtr usage = MakeFixed(NID_key_usage, "critical,digitalSignature");
+  static const ExtensionPtr extended = MakeFixed(NID_ext_key_usage, "serverAuth,clientAuth");
+  return Add(certificate, constraints) && Add(certificate, usage) && Add(certificate, extended);
+}
+
+// As X509_set_pubkey, which in OpenSSL 3.0 encodes the key and decodes it again, at more than twice
+// the cost of the signature. The certificate then has no EVP_PKEY until it is parsed again.
+bool SetPublicKey(X509* certificate, EVP_PKEY* key) {
+  const std::string point = x509::UsualP256Point(key);
+  if (point.empty()) {
+    return X509_set_pubkey(certificate, key) == 1;
+  }
+  auto* octets = static_cast<unsigned char*>(OPENSSL_memdup(point.data(), point.size()));
+  if (octets == nullptr) {
+    return false;
+  }
+  if (X509_PUBKEY_set0_param(
+          X509_get_X509_PUBKEY(certificate), OBJ_nid2obj(NID_X9_62_id_ecPublicKey), V_ASN1_OBJECT,
+          OBJ_nid2obj(NID_X9_62_prime256v1), octets, static_cast<int>(point.size())) != 1) {
+    OPENSSL_free(octets);
+    return false;
+  }
+  return true;
 }
 
 // Made of parts, not of text: nothing in the URI can be taken for another name.
@@ -119,7 +156,7 @@ x509::X509Ptr Begin(EVP_PKEY* public_key, const SerialBytes& serial, const Valid
   x509::X509Ptr certificate(X509_new());
   if (certificate == nullptr || X509_set_version(certificate.get(), X509_VERSION_3) != 1 ||
       !SetSerial(certificate.get(), serial) || !SetValidity(certificate.get(), validity) ||
-      X509_set_pubkey(certificate.get(), public_key) != 1) {
+      !SetPublicKey(certificate.get(), public_key)) {
     return nullptr;
   }
   return certificate;
@@ -134,14 +171,12 @@ bool Finish(X509* certificate, const Issuing& issuing) {
 }  // namespace
 
 absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key) {
-  unsigned char* der = nullptr;
-  const int size = i2d_PUBKEY(key, &der);
-  if (size <= 0) {
-    return OpensslError("encode a public key");
+  const absl::StatusOr<std::string> der = x509::PublicKeyToDer(key);
+  if (!der.ok()) {
+    return der.status();
   }
   base::Sha256Digest digest{};
-  SHA256(der, static_cast<size_t>(size), digest.data());
-  OPENSSL_free(der);
+  SHA256(base::AsBytes(*der).data(), der->size(), digest.data());
   return digest;
 }
 
@@ -158,23 +193,24 @@ absl::StatusOr<x509::X509Ptr> BuildCa(const std::string& common_name, const std:
       !AddKeyIds(certificate.get(), public_key, issuing) || !Finish(certificate.get(), issuing)) {
     return OpensslError("make a CA certificate");
   }
-  return certificate;
+  return x509::CertificateFromDer(base::AsBytes(x509::CertificateToDer(certificate.get())));
 }
 
-absl::StatusOr<x509::X509Ptr> BuildLeaf(const std::string& uri, EVP_PKEY* public_key,
-                                        const SerialBytes& serial, const Validity& validity,
-                                        const Issuing& issuing) {
+absl::StatusOr<std::string> BuildLeaf(const std::string& uri, EVP_PKEY* public_key,
+                                      const SerialBytes& serial, const Validity& validity,
+                                      const Issuing& issuing) {
   x509::X509Ptr certificate = Begin(public_key, serial, validity);
   // The subject stays empty, so the SAN is critical (RFC 5280 section 4.2.1.6).
-  if (certificate == nullptr ||
-      !AddFixed(certificate.get(), NID_basic_constraints, "critical,CA:FALSE") ||
-      !AddFixed(certificate.get(), NID_key_usage, "critical,digitalSignature") ||
-      !AddFixed(certificate.get(), NID_ext_key_usage, "serverAuth,clientAuth") ||
+  if (certificate == nullptr || !AddLeafUsage(certificate.get()) ||
       !AddUriSan(certificate.get(), uri, true) ||
       !AddKeyIds(certificate.get(), public_key, issuing) || !Finish(certificate.get(), issuing)) {
     return OpensslError("make a certificate");
   }
-  return certificate;
+  std::string der = x509::CertificateToDer(certificate.get());
+  if (der.empty()) {
+    return OpensslError("encode a certificate");
+  }
+  return der;
 }
 
 }  // namespace postern::ca

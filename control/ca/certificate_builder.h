@@ -35,9 +35,9 @@ absl::StatusOr<x509::X509Ptr> BuildCa(const std::string& common_name, const std:
                                       const SerialBytes& serial, const Validity& validity,
                                       const Issuing& issuing);
 
-// A leaf: the profile that CaSigner::SignX509Svid promises. Internal: OpenSSL.
-absl::StatusOr<x509::X509Ptr> BuildLeaf(const std::string& uri, EVP_PKEY* public_key,
-                                        const SerialBytes& serial, const Validity& validity,
-                                        const Issuing& issuing);
+// A leaf, DER: the profile that CaSigner::SignX509Svid promises. Internal: OpenSSL.
+absl::StatusOr<std::string> BuildLeaf(const std::string& uri, EVP_PKEY* public_key,
+                                      const SerialBytes& serial, const Validity& validity,
+                                      const Issuing& issuing);
 
 }  // namespace postern::ca

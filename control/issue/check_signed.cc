@@ -11,11 +11,14 @@
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
+#include "common/x509/openssl_error.h"
+#include "common/x509/public_key.h"
+#include "control/issue/leaf_profile.h"
 
 namespace postern::issue {
 namespace {
 
-constexpr int kMaxSerialOctets = 20;  // RFC 5280 section 4.1.2.2
+constexpr size_t kMaxSerialOctets = 20;  // RFC 5280 section 4.1.2.2
 
 absl::Status Broken(std::string_view what) {
   return absl::InternalError(base::ToAbsl(what));
@@ -24,7 +27,8 @@ absl::Status Broken(std::string_view what) {
 absl::Status CheckSerial(X509* leaf) {
   const ASN1_INTEGER* serial = X509_get0_serialNumber(leaf);
   const int size = ASN1_STRING_length(serial);
-  if (ASN1_STRING_type(serial) == V_ASN1_NEG_INTEGER || size < 1 || size > kMaxSerialOctets ||
+  if (ASN1_STRING_type(serial) == V_ASN1_NEG_INTEGER || size < 1 ||
+      static_cast<size_t>(size) > kMaxSerialOctets ||
       (size == 1 && ASN1_STRING_get0_data(serial)[0] == 0)) {
     return Broken("the serial number is not positive, or too long");
   }
@@ -58,30 +62,28 @@ absl::Status CheckProfile(X509* leaf) {
   return CheckSerial(leaf);
 }
 
-absl::Status CheckTimes(const ca::SignedSvid& made, const ca::SvidTemplate& wanted, X509* leaf,
+absl::Status CheckTimes(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
                         absl::Time now) {
-  if (x509::NotBefore(leaf) != made.not_before || x509::NotAfter(leaf) != made.not_after) {
-    return Broken("the validity is not what the signer says");
-  }
   if (made.not_after > now + wanted.ttl) {
     return Broken("the certificate lives longer than was asked for");
   }
-  for (size_t i = 1; i < made.chain.size(); ++i) {
-    if (made.not_after > x509::NotAfter(made.chain[i].get())) {
-      return Broken("the certificate lives longer than its chain");
-    }
+  if (made.not_after > made.signer->not_after) {
+    return Broken("the certificate lives longer than its chain");
+  }
+  if (made.not_before < made.signer->not_before) {
+    return Broken("the certificate is older than its chain");
+  }
+  if (now < made.not_before || now >= made.not_after) {
+    return Broken("the certificate is not valid now");
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckChain(const ca::SignedSvid& made, const ca::SvidTemplate& wanted, X509* leaf,
                         const x509::TrustBundleSet& bundles, absl::Time now) {
-  const x509::OpensslPtr<STACK_OF(X509), [](STACK_OF(X509) * stack) { sk_X509_free(stack); }>
-      untrusted(sk_X509_new_null());
-  for (size_t i = 1; i < made.chain.size(); ++i) {
-    if (untrusted == nullptr || sk_X509_push(untrusted.get(), made.chain[i].get()) <= 0) {
-      return Broken("out of memory");
-    }
+  const x509::X509StackPtr untrusted = x509::ShareX509Stack(made.signer->chain);
+  if (untrusted == nullptr) {
+    return Broken("out of memory");
   }
   const x509::ChainVerdict verdict =
       x509::VerifyPeerChain(leaf, untrusted.get(), bundles, x509::PeerRole::kServer, now);
@@ -97,28 +99,65 @@ absl::Status CheckChain(const ca::SignedSvid& made, const ca::SvidTemplate& want
   return absl::OkStatus();
 }
 
+bool VerifySignature(EVP_PKEY* signer, const SignedParts& parts) {
+  const x509::ErrorQueueGuard guard;
+  const x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  return context != nullptr &&
+         EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, signer) == 1 &&
+         EVP_DigestVerify(context.get(), base::AsBytes(parts.signature).data(),
+                          parts.signature.size(), base::AsBytes(parts.tbs).data(),
+                          parts.tbs.size()) == 1;
+}
+
+absl::Status CheckFacts(const ca::SignedSvid& made, const ca::SvidTemplate& wanted, X509* leaf) {
+  if (EVP_PKEY_eq(X509_get0_pubkey(leaf), wanted.public_key) != 1) {
+    return Broken("it is for another key");
+  }
+  if (x509::SerialHex(leaf) != made.serial) {
+    return Broken("the serial number is not what the signer says");
+  }
+  if (x509::NotBefore(leaf) != made.not_before || x509::NotAfter(leaf) != made.not_after) {
+    return Broken("the validity is not what the signer says");
+  }
+  return CheckProfile(leaf);
+}
+
 }  // namespace
 
 absl::Status CheckSigned(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
-                         const x509::TrustBundleSet& bundles, absl::Time now) {
-  if (made.chain.empty()) {
-    return Broken("there is no certificate");
+                         absl::Time now) {
+  const absl::StatusOr<std::string> expected = ExpectedTbs(made, wanted);
+  if (!expected.ok()) {
+    return expected.status();
   }
-  // From the bytes that go out, not from the object that they were made from.
-  const absl::StatusOr<x509::X509Ptr> leaf =
-      x509::CertificateFromDer(base::AsBytes(x509::CertificateToDer(made.chain.front().get())));
+  if (made.serial.size() > 2 * kMaxSerialOctets - 2) {  // 19 octets: one is left for the sign
+    return Broken("the serial number is too long");
+  }
+  const SignedParts parts = SplitCertificate(made.leaf_der);
+  if (parts.tbs.empty()) {
+    return Broken("the certificate does not parse");
+  }
+  if (parts.tbs != *expected) {
+    return Broken("the encoding is not the one that was wanted");
+  }
+  if (absl::Status status = CheckTimes(made, wanted, now); !status.ok()) {
+    return status;
+  }
+  if (!VerifySignature(X509_get0_pubkey(made.signer->chain.front().get()), parts)) {
+    return Broken("the signature does not verify");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSignedAsPeer(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
+                               const x509::TrustBundleSet& bundles, absl::Time now) {
+  const absl::StatusOr<x509::X509Ptr> leaf = x509::CertificateFromDer(base::AsBytes(made.leaf_der));
   if (!leaf.ok()) {
     return Broken("the certificate does not parse");
   }
-  if (EVP_PKEY_eq(X509_get0_pubkey(leaf->get()), wanted.public_key) != 1) {
-    return Broken("it is for another key");
-  }
-  if (x509::SerialHex(leaf->get()) != made.serial) {
-    return Broken("the serial number is not what the signer says");
-  }
-  absl::Status status = CheckProfile(leaf->get());
+  absl::Status status = CheckFacts(made, wanted, leaf->get());
   if (status.ok()) {
-    status = CheckTimes(made, wanted, leaf->get(), now);
+    status = CheckTimes(made, wanted, now);
   }
   if (status.ok()) {
     status = CheckChain(made, wanted, leaf->get(), bundles, now);
@@ -130,21 +169,19 @@ absl::StatusOr<store::IssuedCertificate> RecordOf(const ca::SignedSvid& made,
                                                   const ca::SvidTemplate& wanted,
                                                   const std::string& entry_id,
                                                   absl::Time issued_at) {
+  const absl::StatusOr<std::string> spki = x509::PublicKeyToDer(wanted.public_key);
+  if (!spki.ok()) {
+    return spki.status();
+  }
   store::IssuedCertificate record{.serial = made.serial,
                                   .spiffe_id = wanted.id,
                                   .entry_id = entry_id,
-                                  .ca_id = made.ca_id,
+                                  .ca_id = made.signer->ca_id,
                                   .not_before = made.not_before,
                                   .not_after = made.not_after,
                                   .issued_at = issued_at};
-  unsigned char* der = nullptr;
-  const int size = i2d_PUBKEY(wanted.public_key, &der);
-  if (size <= 0) {
-    return absl::InternalError("the public key cannot be encoded");
-  }
-  SHA256(der, static_cast<size_t>(size), record.key_sha256.data());
-  OPENSSL_free(der);
-  record.leaf_sha256 = x509::Sha256OfCertificate(made.chain.front().get());
+  SHA256(base::AsBytes(*spki).data(), spki->size(), record.key_sha256.data());
+  SHA256(base::AsBytes(made.leaf_der).data(), made.leaf_der.size(), record.leaf_sha256.data());
   return record;
 }
 

@@ -12,11 +12,20 @@
 
 namespace postern::issue {
 
-// Judges what was just signed as a peer would, from its DER: exactly the wanted identity and key,
-// the whole leaf profile, a positive serial of at most 20 octets, no longer than asked and than its
-// chain, and verifiable against our own bundle at `now`. Internal names the rule that it breaks.
+// Judges what was just signed, from its DER: exactly the wanted identity and key, the whole leaf
+// profile, a positive serial of at most 20 octets, no longer than asked and than its chain up to
+// the root, one signature by its signer's key, and valid at `now`. Internal names the rule that it
+// breaks.
+//
+// CheckSigned compares the encoding with the only one that is right (ExpectedTbs) and verifies one
+// signature; the signer's own chain must have been judged before, by CheckSignedAsPeer of any leaf
+// of this signer and these bundles.
 absl::Status CheckSigned(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
-                         const x509::TrustBundleSet& bundles, absl::Time now);
+                         absl::Time now);
+
+// The same rules as a peer applies them: parsed by OpenSSL, and verified up to a root of `bundles`.
+absl::Status CheckSignedAsPeer(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
+                               const x509::TrustBundleSet& bundles, absl::Time now);
 
 // What the certificate log keeps of it.
 absl::StatusOr<store::IssuedCertificate> RecordOf(const ca::SignedSvid& made,

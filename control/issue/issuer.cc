@@ -157,6 +157,29 @@ absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attest
   return std::move(entries->front());
 }
 
+// The first leaf of a signer goes through the verifier of the peers, which judges the signer as
+// well; of the others just the leaf is judged, for the signer is still the same and still valid.
+absl::Status Issuer::CheckMade(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
+                               absl::Time now) {
+  if (absl::Status status = CheckSigned(made, wanted, now); !status.ok()) {
+    return status;
+  }
+  const std::shared_ptr<const x509::TrustBundleSet> bundles = ca_.bundles();
+  {
+    const std::lock_guard lock(judged_mutex_);
+    if (judged_signer_ == made.signer && judged_bundles_ == bundles) {
+      return absl::OkStatus();
+    }
+  }
+  if (absl::Status status = CheckSignedAsPeer(made, wanted, *bundles, now); !status.ok()) {
+    return status;
+  }
+  const std::lock_guard lock(judged_mutex_);
+  judged_signer_ = made.signer;
+  judged_bundles_ = bundles;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
                                                const std::string& entry_id) {
   for (int attempt = 0; attempt < kSerialAttempts; ++attempt) {
@@ -168,7 +191,7 @@ absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
       return Internal("the certificate could not be signed", made.status());
     }
     const absl::Time now = clock_.Now();
-    if (absl::Status status = CheckSigned(*made, wanted, *ca_.bundles(), now); !status.ok()) {
+    if (absl::Status status = CheckMade(*made, wanted, now); !status.ok()) {
       return Internal("the signed certificate failed the issuer's own check", status);
     }
     const absl::Time issued_at = absl::FromUnixSeconds(absl::ToUnixSeconds(now));
@@ -179,8 +202,10 @@ absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
     }
     const absl::Status logged = store_.certificates().Append(*record);
     if (logged.ok()) {
+      std::vector<std::string> chain_der = made->signer->chain_der;
+      chain_der.insert(chain_der.begin(), std::move(made->leaf_der));
       return IssueResult{.id = wanted.id,
-                         .chain = std::move(made->chain),
+                         .chain_der = std::move(chain_der),
                          .serial = std::move(made->serial),
                          .entry_id = entry_id,
                          .not_before = made->not_before,
@@ -210,7 +235,15 @@ absl::StatusOr<std::shared_ptr<const x509::Svid>> Issuer::IssueOwnSvid() {
   if (!issued.ok()) {
     return issued.status();
   }
-  absl::StatusOr<x509::Svid> svid = x509::Svid::Create(std::move(issued->chain), *std::move(key));
+  std::vector<x509::X509Ptr> chain;
+  for (const std::string& der : issued->chain_der) {
+    absl::StatusOr<x509::X509Ptr> certificate = x509::CertificateFromDer(base::AsBytes(der));
+    if (!certificate.ok()) {
+      return Internal("the issuer's own certificate does not parse", certificate.status());
+    }
+    chain.push_back(*std::move(certificate));
+  }
+  absl::StatusOr<x509::Svid> svid = x509::Svid::Create(std::move(chain), *std::move(key));
   if (!svid.ok()) {
     return Internal("the issuer's own certificate cannot be used", svid.status());
   }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,7 @@ struct IssueRequest {
 
 struct IssueResult {
   x509::SpiffeId id;
-  std::vector<x509::X509Ptr> chain;  // leaf, then intermediates in order, no root
+  std::vector<std::string> chain_der;  // leaf, then intermediates in order, no root
   std::string serial;
   std::string entry_id;
   absl::Time not_before;
@@ -85,12 +86,19 @@ class Issuer {
   absl::StatusOr<store::Entry> FindEntry(const attest::Attestation& attestation);
   absl::StatusOr<IssueResult> SignAndLog(const ca::SvidTemplate& wanted,
                                          const std::string& entry_id);
+  absl::Status CheckMade(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
+                         absl::Time now);
 
   const TtlPolicy ttl_;
   ca::CaSigner& ca_;
   store::Store& store_;
   attest::Attestor& attestor_;
   const base::Clock& clock_;
+
+  // The signer and the bundles of which a leaf was judged as a peer would judge it.
+  std::mutex judged_mutex_;  // guards the next two
+  std::shared_ptr<const ca::SigningSlot> judged_signer_;
+  std::shared_ptr<const x509::TrustBundleSet> judged_bundles_;
 };
 
 }  // namespace postern::issue

@@ -137,8 +137,8 @@ absl::Status CertifyService::Answer(grpc::ServerContext& context, const v1::Cert
     return result.status();
   }
   parts_.counters->issued[kind].fetch_add(1);
-  for (const x509::X509Ptr& certificate : result->chain) {
-    response.add_chain_der(x509::CertificateToDer(certificate.get()));
+  for (std::string& der : result->chain_der) {
+    response.add_chain_der(std::move(der));
   }
   response.set_spiffe_id(result->id.uri());
   response.set_not_before(absl::ToUnixSeconds(result->not_before));

@@ -146,5 +146,24 @@ TEST_F(CsrTest, RefusesWhatIsCutTooLongOrTooLarge) {
   ExpectRefused(Request(key_.get(), {{NID_subject_alt_name, huge}}), "more than");
 }
 
+// The usual request has a short cut; one changed bit anywhere must not get through it.
+TEST_F(CsrTest, RefusesTheUsualRequestWithAnyBitChanged) {
+  const std::string good = CreateCsr(key_.get(), std::nullopt).value();
+  const absl::StatusOr<VerifiedCsr> csr = VerifyCsr(base::AsBytes(good));
+  ASSERT_TRUE(csr.ok()) << csr.status();
+  EXPECT_EQ(EVP_PKEY_eq(csr->public_key.get(), key_.get()), 1);
+  EXPECT_FALSE(csr->uri.has_value());
+  for (size_t i = 0; i < good.size(); ++i) {
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string changed = good;
+      changed[i] = static_cast<char>(changed[i] ^ (1 << bit));
+      EXPECT_FALSE(VerifyCsr(base::AsBytes(changed)).ok()) << "byte " << i << " bit " << bit;
+    }
+  }
+  EXPECT_FALSE(VerifyCsr(base::AsBytes(good + "x")).ok());
+  EXPECT_FALSE(VerifyCsr(base::AsBytes(good.substr(0, good.size() - 1))).ok());
+  EXPECT_EQ(ERR_peek_error(), 0U);
+}
+
 }  // namespace
 }  // namespace postern::x509

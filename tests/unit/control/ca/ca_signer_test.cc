@@ -34,6 +34,16 @@ x509::SpiffeId Id(std::string_view path) {
   return *x509::SpiffeId::Parse("spiffe://example.org" + std::string(path));
 }
 
+// What goes out, parsed: leaf, then the signer's chain.
+std::vector<x509::X509Ptr> ChainOf(const SignedSvid& made) {
+  std::vector<x509::X509Ptr> chain;
+  chain.push_back(*x509::CertificateFromDer(base::AsBytes(made.leaf_der)));
+  for (const std::string& der : made.signer->chain_der) {
+    chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
+  }
+  return chain;
+}
+
 // OpenSSL's own judgement of a chain at a time: 0 or X509_V_ERR_*.
 int Verify(const std::vector<x509::X509Ptr>& chain, X509* root, absl::Time at) {
   const x509::X509StorePtr store(X509_STORE_new());
@@ -215,8 +225,9 @@ TEST_F(CaSignerTest, SignsTheProfileOfAnX509Svid) {
   const auto ca = *Open();
   const auto made = ca->SignX509Svid(Template());
   ASSERT_TRUE(made.ok()) << made.status();
-  ASSERT_THAT(made->chain, SizeIs(2));
-  X509* leaf = made->chain[0].get();
+  const std::vector<x509::X509Ptr> chain = ChainOf(*made);
+  ASSERT_THAT(chain, SizeIs(2));
+  X509* leaf = chain[0].get();
   EXPECT_EQ(X509_get_version(leaf), X509_VERSION_3);
   EXPECT_THAT(x509::UriSans(leaf), ElementsAre("spiffe://example.org/web"));
   EXPECT_FALSE(x509::IsCa(leaf));
@@ -231,7 +242,7 @@ TEST_F(CaSignerTest, SignsTheProfileOfAnX509Svid) {
   }
   EXPECT_NE(X509_get0_subject_key_id(leaf), nullptr);
   EXPECT_EQ(ASN1_OCTET_STRING_cmp(X509_get0_authority_key_id(leaf),
-                                  X509_get0_subject_key_id(made->chain[1].get())),
+                                  X509_get0_subject_key_id(chain[1].get())),
             0);
   EXPECT_EQ(X509_get_signature_nid(leaf), NID_ecdsa_with_SHA256);
   EXPECT_EQ(EVP_PKEY_eq(X509_get0_pubkey(leaf), key_.get()), 1);
@@ -239,8 +250,8 @@ TEST_F(CaSignerTest, SignsTheProfileOfAnX509Svid) {
   EXPECT_EQ(x509::NotBefore(leaf), clock_.Now() - absl::Minutes(2));
   EXPECT_EQ(x509::NotAfter(leaf), clock_.Now() + absl::Hours(1));
   EXPECT_EQ(made->not_after, x509::NotAfter(leaf));
-  EXPECT_EQ(made->ca_id, ca->current()->ca_id);
-  EXPECT_EQ(Verify(made->chain, ca->current()->root.get(), clock_.Now()), 0);
+  EXPECT_EQ(made->signer->ca_id, ca->current()->ca_id);
+  EXPECT_EQ(Verify(chain, ca->current()->root.get(), clock_.Now()), 0);
 }
 
 TEST_F(CaSignerTest, RefusesForeignIdsWeakKeysAndNoLifetime) {
@@ -298,8 +309,8 @@ TEST_F(CaSignerTest, NoLeafOutlivesItsChain) {
       ASSERT_TRUE(made.ok()) << made.status();
       EXPECT_EQ(made->not_after, clock_.Now() + std::min(ttl, chain_left));
       X509* root = (*ca)->current()->root.get();
-      EXPECT_EQ(Verify(made->chain, root, made->not_after - absl::Seconds(1)), 0);
-      EXPECT_NE(Verify(made->chain, root, made->not_after + absl::Seconds(1)), 0);
+      EXPECT_EQ(Verify(ChainOf(*made), root, made->not_after - absl::Seconds(1)), 0);
+      EXPECT_NE(Verify(ChainOf(*made), root, made->not_after + absl::Seconds(1)), 0);
     }
   }
 }
@@ -320,7 +331,8 @@ TEST_F(CaSignerTest, EachSerialOfAHundredThousandIsPositiveAndNew) {
   for (int i = 0; i < 500; ++i) {
     const auto made = ca->SignX509Svid(Template());
     ASSERT_TRUE(made.ok());
-    const ASN1_INTEGER* serial = X509_get0_serialNumber(made->chain[0].get());
+    const std::vector<x509::X509Ptr> chain = ChainOf(*made);
+    const ASN1_INTEGER* serial = X509_get0_serialNumber(chain[0].get());
     EXPECT_NE(ASN1_STRING_type(serial), V_ASN1_NEG_INTEGER);
     EXPECT_LE(ASN1_STRING_length(serial), 20);
     EXPECT_TRUE(signed_serials.insert(made->serial).second);
@@ -341,9 +353,10 @@ TEST_F(CaSignerTest, ASerialWithItsTopBitSetIsStillPositiveAndZeroIsRefused) {
   const auto ca = *Open(options);
   const auto made = ca->SignX509Svid(Template());
   ASSERT_TRUE(made.ok()) << made.status();
-  const ASN1_INTEGER* serial = X509_get0_serialNumber(made->chain[0].get());
+  const std::vector<x509::X509Ptr> chain = ChainOf(*made);
+  const ASN1_INTEGER* serial = X509_get0_serialNumber(chain[0].get());
   EXPECT_NE(ASN1_STRING_type(serial), V_ASN1_NEG_INTEGER);
-  EXPECT_EQ(X509_get0_serialNumber(made->chain[0].get())->length, 16);
+  EXPECT_EQ(serial->length, 16);
   // In DER the INTEGER begins with a zero byte: else it would be read as a negative number.
   unsigned char* der = nullptr;
   const int size = i2d_ASN1_INTEGER(serial, &der);

@@ -42,6 +42,14 @@ class FixedAttestor : public attest::Attestor {
   std::atomic<int> asked{0};
 };
 
+std::vector<x509::X509Ptr> ChainOf(const IssueResult& issued) {
+  std::vector<x509::X509Ptr> chain;
+  for (const std::string& der : issued.chain_der) {
+    chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
+  }
+  return chain;
+}
+
 class IssuerTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -68,9 +76,10 @@ class IssuerTest : public ::testing::Test {
   std::string Csr() { return *x509::CreateCsr(key_.get(), std::nullopt); }
   // What the channel of a proxy with this certificate would have verified.
   x509::VerifiedPeer PeerOf(const IssueResult& issued) {
+    const std::vector<x509::X509Ptr> chain = ChainOf(issued);
     STACK_OF(X509)* untrusted = sk_X509_new_null();
-    sk_X509_push(untrusted, issued.chain[1].get());
-    auto verdict = x509::VerifyPeerChain(issued.chain[0].get(), untrusted, *ca_->bundles(),
+    sk_X509_push(untrusted, chain[1].get());
+    auto verdict = x509::VerifyPeerChain(chain[0].get(), untrusted, *ca_->bundles(),
                                          x509::PeerRole::kClient, clock_.Now());
     sk_X509_free(untrusted);
     EXPECT_TRUE(verdict.peer.has_value()) << verdict.error.detail;
@@ -92,8 +101,9 @@ TEST_F(IssuerTest, ATokenAndACsrBecomeACertificateOfTheEntry) {
   const auto issued = IssueFor("/web");
   ASSERT_TRUE(issued.ok()) << issued.status();
   EXPECT_EQ(issued->id, Id("/web"));
-  ASSERT_THAT(issued->chain, SizeIs(2));
-  EXPECT_EQ(EVP_PKEY_eq(X509_get0_pubkey(issued->chain[0].get()), key_.get()), 1);
+  const std::vector<x509::X509Ptr> chain = ChainOf(*issued);
+  ASSERT_THAT(chain, SizeIs(2));
+  EXPECT_EQ(EVP_PKEY_eq(X509_get0_pubkey(chain[0].get()), key_.get()), 1);
   EXPECT_EQ(issued->issued_at, clock_.Now());
   EXPECT_EQ(issued->not_before, clock_.Now() - absl::Minutes(2));
   EXPECT_EQ(issued->not_after, clock_.Now() + absl::Hours(1));
@@ -103,7 +113,7 @@ TEST_F(IssuerTest, ATokenAndACsrBecomeACertificateOfTheEntry) {
   EXPECT_EQ(logged->spiffe_id, Id("/web"));
   EXPECT_EQ(logged->entry_id, issued->entry_id);
   EXPECT_EQ(logged->ca_id, ca_->current()->ca_id);
-  EXPECT_EQ(logged->leaf_sha256, x509::Sha256OfCertificate(issued->chain[0].get()));
+  EXPECT_EQ(logged->leaf_sha256, x509::Sha256OfCertificate(chain[0].get()));
   EXPECT_EQ(logged->not_after, issued->not_after);
 }
 
@@ -192,7 +202,8 @@ TEST_F(IssuerTest, TakesNothingButTheKeyFromACsr) {
   for (const std::string& csr : csrs) {
     const auto issued = Issue(csr, attest::JoinTokenEvidence{Token("/web")});
     ASSERT_TRUE(issued.ok()) << issued.status();
-    X509* leaf = issued->chain[0].get();
+    const std::vector<x509::X509Ptr> chain = ChainOf(*issued);
+    X509* leaf = chain[0].get();
     EXPECT_EQ(X509_get_ext_count(leaf), 6);
     EXPECT_EQ(X509_NAME_entry_count(X509_get_subject_name(leaf)), 0);
     EXPECT_EQ(X509_get_key_usage(leaf), static_cast<uint32_t>(KU_DIGITAL_SIGNATURE));

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "control/ca/ca_signer.h"
+
+namespace postern::issue {
+
+// The one encoding (DER of TBSCertificate, RFC 5280 section 4.1) that a leaf with these facts may
+// have: version 3, the serial, ecdsa-with-SHA256, the signer's name, the validity, an empty
+// subject, the key, and the six extensions of our profile with nothing beside them. Written without
+// the code that signs, so that the two check each other. Internal: the key or the signer cannot be
+// encoded.
+absl::StatusOr<std::string> ExpectedTbs(const ca::SignedSvid& made, const ca::SvidTemplate& wanted);
+
+// The parts of a certificate that is signed with ecdsa-with-SHA256; views into it. Both empty: it
+// has another form.
+struct SignedParts {
+  std::string_view tbs;
+  std::string_view signature;
+};
+SignedParts SplitCertificate(std::string_view der);
+
+}  // namespace postern::issue

@@ -52,8 +52,9 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // What a reconnecting proxy says it has: not sent again if it is the present one. Endpoints are
-  // always answered afresh.
+  // What a proxy says at first that it has, from an earlier stream or with its certificate: counts
+  // as acknowledged, and is not sent again if it is the present one. Endpoints are always answered
+  // afresh.
   void SetHeld(Kind kind, Version version);
 
   // Replaces the ports on which it takes mesh connections (Hello). InvalidArgument: too many.

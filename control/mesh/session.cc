@@ -44,9 +44,11 @@ void Session::SetHeld(Kind kind, Version version) {
   switch (kind) {
     case Kind::kBundles:
       proxy.sent_bundles = version;
+      proxy.acked_bundles = version;
       break;
     case Kind::kPolicy:
       proxy.sent_policy = version;
+      proxy.acked_policy = version;
       break;
     case Kind::kEndpoints:
       break;  // answered afresh

@@ -349,6 +349,19 @@ TEST_F(MeshStateTest, DoesNotRepeatWhatAReconnectingProxyHolds) {
   EXPECT_NE(updates.policy, nullptr);
 }
 
+// The bundles of a fresh proxy came with its certificate, not over its stream.
+TEST_F(MeshStateTest, CountsAsAcknowledgedWhatAProxyBringsAlong) {
+  state_->SetBundles({.version = {7, 3}, .bundles = {}});
+  auto session = Connect(Add("/client", {}), "198.18.0.9");
+  EXPECT_EQ(state_->Proxies()[0].acked_bundles, Version{});
+  session->SetHeld(Kind::kBundles, {7, 3});
+  session->SetHeld(Kind::kPolicy, {7, 1});
+  EXPECT_EQ(state_->Proxies()[0].acked_bundles, (Version{7, 3}));
+  EXPECT_EQ(state_->Proxies()[0].acked_policy, (Version{7, 1}));
+  session->Acknowledge(Kind::kPolicy, {7, 2}, "");
+  EXPECT_EQ(state_->Proxies()[0].acked_policy, (Version{7, 2}));
+}
+
 TEST_F(MeshStateTest, SendsALowerSequenceOfAnotherEpoch) {
   state_->SetBundles({.version = {8, 1}, .bundles = {}});
   auto session = Connect(Add("/client", {}), "198.18.0.9");

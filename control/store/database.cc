@@ -154,6 +154,11 @@ absl::Status Connection::Execute(const char* sql) {
   return StatusOf(sqlite3_exec(db_.get(), sql, nullptr, nullptr, nullptr));
 }
 
+absl::Status Connection::Run(const char* sql) {
+  absl::StatusOr<Statement> statement = Prepare(sql);
+  return statement.ok() ? statement->Run() : statement.status();
+}
+
 absl::StatusOr<std::string> Connection::Ask(const char* sql) {
   absl::StatusOr<Statement> statement = Prepare(sql);
   if (!statement.ok()) {
@@ -183,33 +188,42 @@ absl::Status Database::Write(const Work& change) {
   Pending mine{&change, absl::OkStatus()};
   std::unique_lock lock(queue_mutex_);
   queue_.push_back(&mine);
-  while (true) {
-    queue_changed_.wait(
-        lock, [this, &mine] { return mine.stage == Pending::Stage::kDone || !committing_; });
-    if (mine.stage == Pending::Stage::kDone) {
-      return Count(mine.status);
-    }
-    // Nobody leads: this thread commits all that has gathered, its own among it.
+  if (!committing_) {
     committing_ = true;
-    std::vector<Pending*> group;
-    while (!queue_.empty() && group.size() < kMaxGroup) {
-      group.push_back(queue_.front());
-      queue_.pop_front();
-    }
-    lock.unlock();
-    CommitGroup(group);
-    lock.lock();
-    for (Pending* pending : group) {
-      pending->stage = Pending::Stage::kDone;
-    }
-    committing_ = false;
-    queue_changed_.notify_all();
+    mine.stage = Pending::Stage::kLeads;
+  }
+  mine.changed.wait(lock, [&mine] { return mine.stage != Pending::Stage::kQueued; });
+  if (mine.stage == Pending::Stage::kLeads) {
+    LeadGroup(lock);
+  }
+  return Count(mine.status);
+}
+
+// Commits all that has gathered, this thread's own among it, and passes the lead on.
+void Database::LeadGroup(std::unique_lock<std::mutex>& lock) {
+  std::vector<Pending*> group;
+  while (!queue_.empty() && group.size() < kMaxGroup) {
+    group.push_back(queue_.front());
+    queue_.pop_front();
+  }
+  lock.unlock();
+  CommitGroup(group);
+  lock.lock();
+  // Under the lock: a Pending is gone as soon as its thread can see that it is done.
+  for (Pending* pending : group) {
+    pending->stage = Pending::Stage::kDone;
+    pending->changed.notify_one();
+  }
+  committing_ = !queue_.empty();
+  if (committing_) {
+    queue_.front()->stage = Pending::Stage::kLeads;
+    queue_.front()->changed.notify_one();
   }
 }
 
 void Database::CommitGroup(std::span<Pending* const> group) {
   const std::lock_guard lock(writer_mutex_);
-  absl::Status whole = writer_->Execute("BEGIN IMMEDIATE");
+  absl::Status whole = writer_->Run("BEGIN IMMEDIATE");
   for (Pending* pending : group) {
     if (!whole.ok()) {
       break;
@@ -222,7 +236,7 @@ void Database::CommitGroup(std::span<Pending* const> group) {
     }
   }
   if (whole.ok()) {
-    whole = writer_->Execute("COMMIT");
+    whole = writer_->Run("COMMIT");
   }
   if (writer_->in_transaction()) {
     writer_->Execute("ROLLBACK").IgnoreError();  // `whole` says already what went wrong
@@ -237,7 +251,7 @@ void Database::CommitGroup(std::span<Pending* const> group) {
 }
 
 absl::Status Database::RunOne(const Work& change) {
-  absl::Status status = writer_->Execute("SAVEPOINT one");
+  absl::Status status = writer_->Run("SAVEPOINT one");
   if (!status.ok()) {
     return status;
   }
@@ -251,7 +265,7 @@ absl::Status Database::RunOne(const Work& change) {
     }
   }
   if (writer_->in_transaction()) {
-    const absl::Status released = writer_->Execute("RELEASE one");
+    const absl::Status released = writer_->Run("RELEASE one");
     if (!released.ok()) {
       writer_->Execute("ROLLBACK").IgnoreError();
       return released;
@@ -263,12 +277,12 @@ absl::Status Database::RunOne(const Work& change) {
 absl::Status Database::Read(const Work& query) {
   Connection& connection = reader_ != nullptr ? *reader_ : *writer_;
   const std::lock_guard lock(reader_ != nullptr ? reader_mutex_ : writer_mutex_);
-  absl::Status status = connection.Execute("BEGIN");
+  absl::Status status = connection.Run("BEGIN");
   if (!status.ok()) {
     return Count(status);
   }
   status = query(connection);
-  const absl::Status ended = connection.Execute(status.ok() ? "COMMIT" : "ROLLBACK");
+  const absl::Status ended = connection.Run(status.ok() ? "COMMIT" : "ROLLBACK");
   if (status.ok()) {
     status = ended;
   }

@@ -69,6 +69,7 @@ class Connection {
   // `sql` is a literal: it is never built from data.
   absl::StatusOr<Statement> Prepare(const char* sql);
   absl::Status Execute(const char* sql);  // no parameters, no rows
+  absl::Status Run(const char* sql);      // the same, prepared once and kept
   // The first column of the only row of a PRAGMA.
   absl::StatusOr<std::string> Ask(const char* sql);
 
@@ -108,15 +109,17 @@ class Database {
   struct Pending {
     const Work* change;
     absl::Status status;
-    enum class Stage : uint8_t { kQueued, kDone } stage = Stage::kQueued;
+    // Each waits by itself: who waits together is woken together, and most of them in vain.
+    std::condition_variable changed = {};
+    enum class Stage : uint8_t { kQueued, kLeads, kDone } stage = Stage::kQueued;
   };
+  void LeadGroup(std::unique_lock<std::mutex>& lock);
   void CommitGroup(std::span<Pending* const> group);
   absl::Status RunOne(const Work& change);
   const absl::Status& Count(const absl::Status& status);
   absl::Status Damage();
 
   std::mutex queue_mutex_;
-  std::condition_variable queue_changed_;
   std::deque<Pending*> queue_;  // guarded by queue_mutex_
   bool committing_ = false;     // guarded by queue_mutex_: one thread at a time leads a group
 

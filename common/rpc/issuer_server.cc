@@ -183,6 +183,13 @@ std::vector<x509::X509Ptr> CertificatesOf(const grpc::AuthContext& context, cons
   return parsed.ok() ? *std::move(parsed) : std::vector<x509::X509Ptr>();
 }
 
+// Whether a property is there once and is just `text`.
+bool Presents(const grpc::AuthContext& context, const char* property, std::string_view text) {
+  const auto values = context.FindPropertyValues(property);
+  return values.size() == 1 && !text.empty() &&
+         std::string_view(values.front().data(), values.front().size()) == text;
+}
+
 x509::ChainVerdict Refuse(base::CloseReason reason, std::string detail) {
   x509::ChainVerdict verdict;
   verdict.error.reason = reason;
@@ -199,15 +206,17 @@ x509::X509Ptr ClientCertificate(const grpc::AuthContext& context) {
 
 x509::ChainVerdict VerifyClient(const grpc::AuthContext& context,
                                 const x509::TrustBundleSet& bundles,
-                                const std::vector<x509::X509Ptr>& own_intermediates,
-                                absl::Time now) {
+                                const OwnChain& own_intermediates, absl::Time now) {
   const x509::X509Ptr leaf = ClientCertificate(context);
   if (leaf == nullptr) {
     return Refuse(base::CloseReason::kPeerNoCertificate, "the client presented no certificate");
   }
   // On the server's side this holds what the client sent after its leaf.
-  auto certificates = CertificatesOf(context, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME);
-  for (const auto& own : own_intermediates) {
+  std::vector<x509::X509Ptr> certificates;
+  if (!Presents(context, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME, own_intermediates.pem)) {
+    certificates = CertificatesOf(context, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME);
+  }
+  for (const auto& own : own_intermediates.certificates) {
     certificates.push_back(x509::ShareX509(own.get()));
   }
   const x509::X509StackPtr untrusted = x509::ShareX509Stack(certificates);

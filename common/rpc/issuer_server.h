@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -69,14 +70,20 @@ inline constexpr int kMaxResponseBytes = 16 << 20;  // what a proxy takes in one
 // unix socket. Not verified.
 x509::X509Ptr ClientCertificate(const grpc::AuthContext& context);
 
+// The issuer's own intermediates, and the same as CertificatesToPem writes them: a client that
+// sends just these need not have them parsed again.
+struct OwnChain {
+  const std::vector<x509::X509Ptr>& certificates;
+  std::string_view pem = {};
+};
+
 // Verifies the client of a call, of this moment and not of its handshake, so that a connection that
-// outlives its certificate is noticed at its next call. `own_intermediates`: the issuer's own ones,
-// which help to build the path; a client that resumed a TLS session sends none (see
-// GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME). kPeerNoCertificate when the client presented none.
-// `now` is the caller's clock's; the caller may be lenient with it where the protocol says so.
+// outlives its certificate is noticed at its next call. `own_intermediates` help to build the path;
+// a client that resumed a TLS session sends none (see GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME).
+// kPeerNoCertificate when the client presented none. `now` is the caller's clock's; the caller may
+// be lenient with it where the protocol says so.
 x509::ChainVerdict VerifyClient(const grpc::AuthContext& context,
                                 const x509::TrustBundleSet& bundles,
-                                const std::vector<x509::X509Ptr>& own_intermediates,
-                                absl::Time now);
+                                const OwnChain& own_intermediates, absl::Time now);
 
 }  // namespace postern::rpc

@@ -177,6 +177,7 @@ absl::StatusOr<std::shared_ptr<const SigningSlot>> LoadSlot(const std::vector<Ca
   slot->not_after =
       std::min(x509::NotAfter(certificate->get()), x509::NotAfter(root_certificate->get()));
   slot->chain_der.push_back(x509::CertificateToDer(certificate->get()));
+  slot->chain_pem = x509::CertificateToPem(certificate->get());
   slot->key = *std::move(key);
   slot->chain.push_back(*std::move(certificate));
   slot->root = *std::move(root_certificate);
@@ -210,7 +211,7 @@ absl::Status CheckTimes(const SigningSlot& slot, absl::Time now) {
   if (now >= slot.not_after) {
     return absl::FailedPreconditionError(
         base::StrCat("the CA expired at ", absl::FormatTime(slot.not_after, absl::UTCTimeZone()),
-                     ": nothing is signed; rotate it"));
+                     ": nothing is signed"));
   }
   const absl::Time not_before = x509::NotBefore(slot.chain.front().get());
   if (now < not_before) {

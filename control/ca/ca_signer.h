@@ -54,6 +54,7 @@ struct SigningSlot {
   x509::PkeyPtr key;
   std::vector<x509::X509Ptr> chain;  // the signing certificate first, then up to below the root
   std::vector<std::string> chain_der;
+  std::string chain_pem;
   x509::X509Ptr root;
   absl::Time not_before;  // the latest of chain and root
   absl::Time not_after;   // the earliest

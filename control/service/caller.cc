@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_replace.h"
 #include "common/base/strings.h"
-#include "common/rpc/issuer_server.h"
 
 namespace postern::service {
 namespace {
@@ -44,12 +43,6 @@ Caller WhoCalls(const grpc::ServerContextBase& context, const UnixListener* unix
     }
   }
   return caller;
-}
-
-x509::ChainVerdict VerifiedClient(const grpc::AuthContext& connection, const ca::CaSigner& ca,
-                                  const base::Clock& clock) {
-  const std::shared_ptr<const ca::SigningSlot> slot = ca.current();
-  return rpc::VerifyClient(connection, *ca.bundles(), slot->chain, clock.Now());
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

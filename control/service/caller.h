@@ -6,15 +6,11 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "common/base/clock.h"
 #include "common/base/ip.h"
-#include "common/x509/chain_verifier.h"
 #include "control/attest/unix_peer.h"
-#include "control/ca/ca_signer.h"
 #include "control/service/unix_listener.h"
 
 namespace grpc {
-class AuthContext;
 class ServerContextBase;
 class Status;
 }  // namespace grpc
@@ -31,11 +27,6 @@ struct Caller {
 
 // `unix_listener` may be null (TCP alone). A caller that is neither gets an empty source.
 Caller WhoCalls(const grpc::ServerContextBase& context, const UnixListener* unix_listener);
-
-// The client certificate of a call's connection, verified now against our own bundle
-// (rpc::VerifyClient).
-x509::ChainVerdict VerifiedClient(const grpc::AuthContext& connection, const ca::CaSigner& ca,
-                                  const base::Clock& clock);
 
 // The only place where a Status becomes a grpc::Status. OK maps to OK.
 grpc::Status ToGrpc(const absl::Status& status);

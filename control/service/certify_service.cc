@@ -2,14 +2,17 @@
 #include "control/service/certify_service.h"
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <memory>
+#include <optional>
 
 #include "common/base/strings.h"
-#include "common/x509/certificate.h"
 #include "control/service/caller.h"
 #include "control/service/messages.h"
+#include "control/service/worker_pool.h"
 #include "postern/v1/identity.grpc.pb.h"
 
 namespace postern::service {
@@ -20,6 +23,9 @@ using attest::Refuse;
 
 constexpr char kRetryAfterKey[] = "postern-retry-after-ms";
 constexpr absl::Duration kOverloadRetry = absl::Seconds(1);
+
+// Threads that sign, or wait for the store to sync what was signed: those that wait share one sync.
+constexpr size_t kWorkers = 32;
 
 // Counts itself among the requests at work for as long as it lives.
 class Admission {
@@ -36,37 +42,70 @@ class Admission {
   const int number_;
 };
 
-class CertifyService final : public v1::Identity::Service {
+class CertifyService final : public v1::Identity::CallbackService {
  public:
   explicit CertifyService(const ServiceParts& parts) : parts_(parts) {}
 
-  grpc::Status Certify(grpc::ServerContext* context, const v1::CertifyRequest* request,
-                       v1::CertifyResponse* response) override {
-    const absl::Duration begun = parts_.clock->SinceBoot();
-    absl::Status done = Answer(*context, *request, *response);
-    parts_.counters->ObserveCertify(parts_.clock->SinceBoot() - begun);
-    if (!done.ok()) {
-      const RefusalReason reason = attest::ReasonOf(done);
-      parts_.counters->refused[static_cast<size_t>(reason)].fetch_add(1);
-    }
-    return ToGrpc(done);
-  }
+  grpc::ServerUnaryReactor* Certify(grpc::CallbackServerContext* context,
+                                    const v1::CertifyRequest* request,
+                                    v1::CertifyResponse* response) override;
 
  private:
-  absl::Status Answer(grpc::ServerContext& context, const v1::CertifyRequest& request,
+  // One request at work. Its messages are gRPC's until Finish.
+  struct Call {
+    std::optional<Admission> admission;
+    Caller caller;
+    absl::Duration begun;
+    grpc::CallbackServerContext* context = nullptr;
+    grpc::ServerUnaryReactor* reactor = nullptr;
+  };
+
+  void Finish(Call& call, const absl::Status& status);
+  absl::Status Answer(const Call& call, const v1::CertifyRequest& request,
                       v1::CertifyResponse& response);
-  absl::Status Admit(grpc::ServerContext& context, const Caller& caller,
+  absl::Status Admit(grpc::CallbackServerContext& context, const Caller& caller,
                      const Admission& admission) const;
-  absl::StatusOr<attest::Evidence> ReadEvidence(const grpc::ServerContext& context,
+  absl::StatusOr<attest::Evidence> ReadEvidence(const grpc::ServerContextBase& context,
                                                 const v1::CertifyRequest& request,
                                                 const Caller& caller) const;
-  absl::StatusOr<attest::Evidence> CertificateEvidence(const grpc::ServerContext& context) const;
+  absl::StatusOr<attest::Evidence> CertificateEvidence(
+      const grpc::ServerContextBase& context) const;
 
   const ServiceParts parts_;
   std::atomic<int> at_work_{0};
+  WorkerPool workers_{kWorkers};  // last: joined first
 };
 
-absl::Status CertifyService::Admit(grpc::ServerContext& context, const Caller& caller,
+grpc::ServerUnaryReactor* CertifyService::Certify(grpc::CallbackServerContext* context,
+                                                  const v1::CertifyRequest* request,
+                                                  v1::CertifyResponse* response) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto call = std::make_shared<Call>();
+  call->admission.emplace(at_work_);
+  call->caller = WhoCalls(*context, parts_.unix_listener);
+  call->begun = parts_.clock->SinceBoot();
+  call->context = context;
+  call->reactor = reactor;
+  if (absl::Status admitted = Admit(*context, call->caller, *call->admission); !admitted.ok()) {
+    Finish(*call, admitted);
+    return reactor;
+  }
+  workers_.Post(
+      [this, call, request, response] { Finish(*call, Answer(*call, *request, *response)); });
+  return reactor;
+}
+
+void CertifyService::Finish(Call& call, const absl::Status& status) {
+  parts_.counters->ObserveCertify(parts_.clock->SinceBoot() - call.begun);
+  if (!status.ok()) {
+    const RefusalReason reason = attest::ReasonOf(status);
+    parts_.counters->refused[static_cast<size_t>(reason)].fetch_add(1);
+  }
+  call.admission.reset();  // first: the caller's next request may come before this returns
+  call.reactor->Finish(ToGrpc(status));  // context and messages may be gone from here on
+}
+
+absl::Status CertifyService::Admit(grpc::CallbackServerContext& context, const Caller& caller,
                                    const Admission& admission) const {
   const absl::Duration wait = parts_.certify_limit->Take(caller.rate_key);
   const bool too_many = admission.IsTooMany();
@@ -81,8 +120,8 @@ absl::Status CertifyService::Admit(grpc::ServerContext& context, const Caller& c
 }
 
 absl::StatusOr<attest::Evidence> CertifyService::CertificateEvidence(
-    const grpc::ServerContext& context) const {
-  x509::ChainVerdict verdict = VerifiedClient(*context.auth_context(), *parts_.ca, *parts_.clock);
+    const grpc::ServerContextBase& context) const {
+  x509::ChainVerdict verdict = parts_.clients->Verify(*context.auth_context());
   if (!verdict.peer.has_value()) {
     return Refuse(RefusalReason::kUnattested,
                   base::StrCat("the channel's client certificate: ", verdict.error.detail));
@@ -90,9 +129,9 @@ absl::StatusOr<attest::Evidence> CertifyService::CertificateEvidence(
   return attest::ExistingCertificateEvidence{*std::move(verdict.peer)};
 }
 
-absl::StatusOr<attest::Evidence> CertifyService::ReadEvidence(const grpc::ServerContext& context,
-                                                              const v1::CertifyRequest& request,
-                                                              const Caller& caller) const {
+absl::StatusOr<attest::Evidence> CertifyService::ReadEvidence(
+    const grpc::ServerContextBase& context, const v1::CertifyRequest& request,
+    const Caller& caller) const {
   switch (request.evidence_case()) {
     case v1::CertifyRequest::kJoinToken:
       return attest::JoinTokenEvidence{request.join_token().token()};
@@ -113,13 +152,10 @@ absl::StatusOr<attest::Evidence> CertifyService::ReadEvidence(const grpc::Server
   return Refuse(RefusalReason::kBadRequest, "the request holds no evidence");
 }
 
-absl::Status CertifyService::Answer(grpc::ServerContext& context, const v1::CertifyRequest& request,
+absl::Status CertifyService::Answer(const Call& call, const v1::CertifyRequest& request,
                                     v1::CertifyResponse& response) {
-  const Admission admission(at_work_);
-  const Caller caller = WhoCalls(context, parts_.unix_listener);
-  if (absl::Status admitted = Admit(context, caller, admission); !admitted.ok()) {
-    return admitted;
-  }
+  const grpc::CallbackServerContext& context = *call.context;
+  const Caller& caller = call.caller;
   absl::StatusOr<attest::Evidence> evidence = ReadEvidence(context, request, caller);
   if (!evidence.ok()) {
     spdlog::info("certify refused source={} reason={} detail={}", caller.source,

@@ -7,6 +7,7 @@
 #include "control/ca/ca_signer.h"
 #include "control/issue/issuer.h"
 #include "control/mesh/mesh_state.h"
+#include "control/service/client_verdicts.h"
 #include "control/service/issuer_metrics.h"
 #include "control/service/rate_limiter.h"
 #include "control/service/unix_listener.h"
@@ -24,6 +25,7 @@ struct ServiceParts {
   store::Store* store = nullptr;
   attest::Attestor* attestor = nullptr;
   std::shared_ptr<mesh::MeshState> mesh;
+  ClientVerdicts* clients = nullptr;
   RateLimiter* certify_limit = nullptr;
   IssuerCounters* counters = nullptr;
   const UnixListener* unix_listener = nullptr;
@@ -34,7 +36,8 @@ struct ServiceParts {
 inline constexpr int kMaxCertifyAtOnce = 64;
 
 // postern.v1.Identity: turns a request into an issue::IssueRequest and its result into an answer.
-// Handlers run on gRPC's threads and block on the store.
+// The work is done on threads of the service's own, for it blocks on the store; what is refused for
+// its number or rate is answered at once. Destroyed after the servers that serve it have shut down.
 std::unique_ptr<grpc::Service> MakeCertifyService(const ServiceParts& parts);
 
 }  // namespace postern::service

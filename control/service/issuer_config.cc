@@ -22,6 +22,8 @@ struct Raw {
   std::string svid_ttl = "1h";
   bool allow_short_ttl = false;
   uint32_t certify_rate = 500;
+  uint32_t max_connections = 24'000;
+  uint32_t max_connections_per_source = 2'000;
   std::string log_level = "info";
   std::string log_format = "text";
 };
@@ -55,6 +57,14 @@ void AddOptions(CLI::App& app, Raw& raw) {
                "Allow lifetimes from 10s on: for tests, never for production");
   app.add_option("--certify-rate", raw.certify_rate,
                  "Certificates per second and source address; 0: no limit")
+      ->capture_default_str();
+  app.add_option("--max-connections", raw.max_connections,
+                 "Connections to --listen at a time; those beyond are reset")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  app.add_option("--max-connections-per-source", raw.max_connections_per_source,
+                 "The same from one IPv4 address or one IPv6 /64")
+      ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
   app.add_option("--log-level", raw.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
@@ -145,6 +155,8 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   config.svid_ttl = *ttl;
   config.allow_short_ttl = raw.allow_short_ttl;
   config.certify_rate = raw.certify_rate;
+  config.max_connections = raw.max_connections;
+  config.max_connections_per_source = raw.max_connections_per_source;
   config.log_level = raw.log_level;
   config.log_format = raw.log_format == "json" ? base::LogFormat::kJson : base::LogFormat::kText;
   return config;

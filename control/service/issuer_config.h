@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,7 +27,9 @@ struct IssuerConfig {
   std::string socket = "/run/postern/identity.sock";
   absl::Duration svid_ttl = absl::Hours(1);
   bool allow_short_ttl = false;
-  uint32_t certify_rate = 500;  // requests per second and source address; 0: no limit
+  uint32_t certify_rate = 500;      // requests per second and source address; 0: no limit
+  size_t max_connections = 24'000;  // to `listen`, at a time
+  size_t max_connections_per_source = 2'000;
   std::string log_level = "info";
   base::LogFormat log_format = base::LogFormat::kText;
 };

@@ -146,6 +146,10 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   One(families, Metric::kStreams, static_cast<double>(gauges.streams));
   One(families, Metric::kSubscriptions, static_cast<double>(gauges.subscriptions));
   One(families, Metric::kStreamsRefused, static_cast<double>(counters.streams_refused.load()));
+  One(families, Metric::kConnections, static_cast<double>(gauges.connections));
+  prometheus::MetricFamily& connections = Family(families, Metric::kConnectionsRefused);
+  Sample(connections, static_cast<double>(gauges.refused_total_limit), "total");
+  Sample(connections, static_cast<double>(gauges.refused_source_limit), "source");
   One(families, Metric::kNacks, static_cast<double>(counters.nacks.load()));
   One(families, Metric::kStoreErrors, static_cast<double>(gauges.store_errors));
   Versions(families, Metric::kBundleVersion, gauges.bundle_epoch, gauges.bundle_sequence);

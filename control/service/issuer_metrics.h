@@ -27,6 +27,10 @@ namespace postern::service {
     "Addresses that connected proxies have asked for.")                                      \
   X(kStreamsRefused, "postern_issuer_streams_refused_total", "counter", "",                  \
     "Mesh streams that were refused: no valid certificate, no entry, or too many.")          \
+  X(kConnections, "postern_issuer_connections", "gauge", "",                                 \
+    "Connections to the gRPC port that are open, within a second.")                          \
+  X(kConnectionsRefused, "postern_issuer_connections_refused_total", "counter", "limit",     \
+    "Connections refused because there were too many: in total, or of one source.")          \
   X(kNacks, "postern_issuer_nacks_total", "counter", "",                                     \
     "Versions that a proxy refused to apply.")                                               \
   X(kStoreErrors, "postern_issuer_store_errors_total", "counter", "",                        \
@@ -68,6 +72,7 @@ struct IssuerCounters {
 // What is asked for at a scrape.
 struct IssuerGauges {
   uint64_t streams = 0, subscriptions = 0, store_errors = 0;
+  uint64_t connections = 0, refused_total_limit = 0, refused_source_limit = 0;
   uint64_t bundle_epoch = 0, bundle_sequence = 0, policy_epoch = 0, policy_sequence = 0;
   absl::Time root_not_after, intermediate_not_after, own_not_after;
   bool root_key_present = false;

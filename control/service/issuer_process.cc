@@ -17,13 +17,16 @@
 #include "control/service/admin_service.h"
 #include "control/service/certify_service.h"
 #include "control/service/mesh_service.h"
+#include "control/service/tcp_listener.h"
 
 namespace postern::service {
 namespace {
 
 constexpr int kMaxStreamsPerConnection = 16;
-constexpr int kMaxThreads = 32;                 // of the unary handlers
+constexpr int kMaxThreads = 32;                 // of the administration's handlers
 constexpr int kMaxAdminRequestBytes = 4 << 20;  // a whole set of policy documents comes at once
+constexpr int kHandshakeTimeoutMs = 10'000;
+constexpr int kIdleConnectionMs = 5 * 60'000;  // without a call; a mesh stream is one
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
 constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
@@ -71,6 +74,7 @@ struct IssuerProcess::Impl {
   ~Impl();
 
   absl::Status OpenState();
+  absl::Status CheckCaAtStart() const;
   absl::Status RenewOwnCertificate();
   absl::Status ListenTcp();
   absl::Status ListenUnix();
@@ -85,6 +89,7 @@ struct IssuerProcess::Impl {
   RateLimiter certify_limit;
   std::unique_ptr<store::Store> store;
   std::unique_ptr<ca::CaSigner> ca;
+  std::unique_ptr<ClientVerdicts> clients;
   std::unique_ptr<attest::AttestorSet> attestor;
   std::unique_ptr<issue::Issuer> issuer;
   std::unique_ptr<issue::Registry> registry;
@@ -96,8 +101,8 @@ struct IssuerProcess::Impl {
   std::unique_ptr<grpc::Server> tcp_server;
   std::unique_ptr<grpc::Server> unix_server;
   std::unique_ptr<UnixListener> unix_listener;
+  std::unique_ptr<TcpListener> tcp_listener;
   std::unique_ptr<http::HttpServer> http;
-  int grpc_port = 0;
 
   mutable std::mutex own_mutex;  // the scrape reads what Tick renews
   absl::Time own_not_after = absl::InfinitePast();
@@ -113,6 +118,9 @@ IssuerProcess::Impl::~Impl() {
   http.reset();
   if (unix_listener != nullptr) {
     unix_listener->Stop();
+  }
+  if (tcp_listener != nullptr) {
+    tcp_listener->Stop();
   }
   StopServer(tcp_server);
   StopServer(unix_server);
@@ -133,6 +141,7 @@ absl::Status IssuerProcess::Impl::OpenState() {
     return signer.status();
   }
   ca = *std::move(signer);
+  clients = std::make_unique<ClientVerdicts>(*ca, clock);
   attestor = std::make_unique<attest::AttestorSet>(*store, clock);
   const issue::TtlPolicy ttl{config.svid_ttl, config.allow_short_ttl};
   auto made_issuer = issue::Issuer::Create(ttl, *ca, *store, *attestor, clock);
@@ -148,6 +157,21 @@ absl::Status IssuerProcess::Impl::OpenState() {
   mesh = *std::move(state);
   mesh->SetBundles(BundlesOf(*ca));
   return absl::OkStatus();
+}
+
+// While it runs, an issuer whose CA has expired goes on refusing; it does not begin to.
+absl::Status IssuerProcess::Impl::CheckCaAtStart() const {
+  const absl::Status usable = ca->CheckUsable();
+  if (usable.ok()) {
+    return usable;
+  }
+  const std::string database = base::StrCat(config.state_dir, "/", store::kDatabaseFile);
+  return absl::FailedPreconditionError(
+      base::StrCat("the CA in ", database, " cannot be used: ", base::Message(usable),
+                   ". If this machine's clock is wrong, set it. Else begin with a new root: move ",
+                   database, "* and ", config.state_dir,
+                   "/keys away, start again, create the entries again, and give each "
+                   "proxy the new root (postern bundle show) and a new join token"));
 }
 
 absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
@@ -179,6 +203,7 @@ ServiceParts IssuerProcess::Impl::Parts() {
           .store = store.get(),
           .attestor = attestor.get(),
           .mesh = mesh,
+          .clients = clients.get(),
           .certify_limit = &certify_limit,
           .counters = &counters,
           .unix_listener = unix_listener.get(),
@@ -186,18 +211,30 @@ ServiceParts IssuerProcess::Impl::Parts() {
 }
 
 absl::Status IssuerProcess::Impl::ListenTcp() {
+  auto listener = TcpListener::Listen(
+      config.listen,
+      {.total = config.max_connections, .per_source = config.max_connections_per_source});
+  if (!listener.ok()) {
+    return absl::UnavailableError(base::StrCat("--listen: cannot listen on ",
+                                               Authority(config.listen), ": ",
+                                               base::Message(listener.status())));
+  }
   grpc::ServerBuilder builder;
   Bound(builder);
-  // gRPC's default would silently share the port with another issuer of this user.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(Authority(config.listen), credentials->credentials(), &grpc_port);
+  // Of gRPC's own two minutes a connection that says nothing would hold its place for the longest.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleConnectionMs);
+  auto acceptor = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      credentials->credentials());
   builder.RegisterService(certify.get());
   builder.RegisterService(mesh_service->service());
   tcp_server = builder.BuildAndStart();
-  if (tcp_server == nullptr || grpc_port == 0) {
-    return absl::UnavailableError(base::StrCat(
-        "--listen: cannot listen on ", Authority(config.listen), ": is another program using it?"));
+  if (tcp_server == nullptr) {
+    return absl::InternalError("the server of the TCP port did not start");
   }
+  tcp_listener = *std::move(listener);
+  tcp_listener->Serve(std::move(acceptor));
   return absl::OkStatus();
 }
 
@@ -258,6 +295,12 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
   IssuerGauges gauges;
   gauges.streams = mesh->connected();
   gauges.subscriptions = mesh->subscriptions();
+  if (tcp_listener != nullptr) {
+    const ListenerCounters& connections = tcp_listener->counters();
+    gauges.connections = connections.open.load();
+    gauges.refused_total_limit = connections.refused_total_limit.load();
+    gauges.refused_source_limit = connections.refused_source_limit.load();
+  }
   gauges.store_errors = store->error_count();
   const store::Version bundles = mesh->bundles()->version;
   const store::Version policy = mesh->policy()->version;
@@ -280,6 +323,9 @@ absl::StatusOr<std::unique_ptr<IssuerProcess>> IssuerProcess::Start(const Issuer
   auto impl = std::make_unique<Impl>(config, clock);
   if (absl::Status opened = impl->OpenState(); !opened.ok()) {
     return opened;
+  }
+  if (absl::Status usable = impl->CheckCaAtStart(); !usable.ok()) {
+    return usable;
   }
   if (absl::Status renewed = impl->RenewOwnCertificate(); !renewed.ok()) {
     return renewed;
@@ -343,7 +389,7 @@ std::string IssuerProcess::Metrics() const {
 }
 
 uint16_t IssuerProcess::grpc_port() const {
-  return static_cast<uint16_t>(impl_->grpc_port);
+  return impl_->tcp_listener->port();
 }
 
 uint16_t IssuerProcess::admin_port() const {

@@ -142,7 +142,7 @@ absl::StatusOr<mesh::ProxyFacts> MeshStream::Authenticate() {
   if (caller_.unix_peer != nullptr) {
     return AuthenticateUnixPeer();
   }
-  const x509::ChainVerdict verdict = VerifiedClient(*connection_, *parts_.ca, *parts_.clock);
+  const x509::ChainVerdict verdict = parts_.clients->Verify(*connection_);
   if (!verdict.peer.has_value()) {
     return absl::UnauthenticatedError(
         base::StrCat("the channel's client certificate: ", verdict.error.detail));

@@ -201,7 +201,7 @@ class FakeIssuer {
   // Whose client this is; empty: nobody's of ours.
   std::string ClientOf(const grpc::ServerContext& context, std::string* serial) const {
     const auto verdict = rpc::VerifyClient(*context.auth_context(), root_.BundleSet(),
-                                           intermediate_.Intermediates(), absl::Now());
+                                           {intermediate_.Intermediates()}, absl::Now());
     if (!verdict.peer.has_value()) {
       return {};
     }

@@ -47,7 +47,7 @@ class WhoAmI final : public grpc::CallbackGenericService {
     };
     auto* reactor = new Reactor;
     const auto verdict =
-        VerifyClient(*context->auth_context(), bundles_, intermediates_, absl::Now());
+        VerifyClient(*context->auth_context(), bundles_, {intermediates_}, absl::Now());
     // An error status carries a message; OK does not.
     reactor->Finish(grpc::Status(grpc::StatusCode::ALREADY_EXISTS,
                                  verdict.peer.has_value()

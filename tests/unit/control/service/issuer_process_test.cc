@@ -22,6 +22,7 @@
 #include "postern/v1/mesh.grpc.pb.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/unit/control/service/issuer_fixture.h"
 
 namespace postern::service {
 namespace {
@@ -31,115 +32,6 @@ using ::testing::HasSubstr;
 x509::SpiffeId Id(std::string_view text) {
   return *x509::SpiffeId::Parse(text);
 }
-
-// A whole issuer on ports of its own, and the calls that a proxy and an operator make.
-class IssuerProcessTest : public ::testing::Test {
- protected:
-  void SetUp() override { StartIssuer(); }
-
-  void StartIssuer() {
-    IssuerConfig config{*x509::TrustDomain::Parse("example.org"), directory_.path() + "/state"};
-    config.listen = {"127.0.0.1", 0};
-    config.admin = {"127.0.0.1", 0};
-    config.socket = directory_.path() + "/identity.sock";
-    config.certify_rate = certify_rate_;
-    auto started = IssuerProcess::Start(config, *clock_);
-    ASSERT_TRUE(started.ok()) << started.status();
-    issuer_ = *std::move(started);
-    unix_channel_.emplace(*rpc::IssuerChannel::Create(
-        {.target = "unix:" + config.socket, .trust = std::nullopt, .client = nullptr}));
-  }
-
-  v1::Entry WebEntry() const {
-    v1::Entry entry;
-    entry.set_spiffe_id("spiffe://example.org/web");
-    return entry;
-  }
-
-  std::string NewToken(const v1::Entry& entry) {
-    v1::CreateTokenRequest request;
-    *request.mutable_entry() = entry;
-    v1::CreateTokenResponse response;
-    grpc::ClientContext context;
-    const grpc::Status status =
-        v1::Admin::NewStub(unix_channel_->channel())->CreateToken(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    last_entry_ = response.entry();
-    return response.token();
-  }
-
-  std::shared_ptr<const x509::TrustBundleSet> Bundles() {
-    v1::BundleSet response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(v1::Admin::NewStub(unix_channel_->channel())
-                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
-                    .ok());
-    std::vector<x509::X509Ptr> roots;
-    for (const std::string& der : response.bundles(0).root_der()) {
-      roots.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
-    }
-    std::vector<x509::TrustBundle> bundles;
-    bundles.push_back(
-        *x509::TrustBundle::Create(*x509::TrustDomain::Parse("example.org"), std::move(roots)));
-    return std::make_shared<x509::TrustBundleSet>(std::move(bundles));
-  }
-
-  rpc::IssuerChannel TcpChannel(std::shared_ptr<const x509::Svid> client = nullptr) {
-    rpc::IssuerChannelOptions options;
-    options.target = base::StrCat("127.0.0.1:", issuer_->grpc_port());
-    options.trust = rpc::IssuerTrust{*x509::TrustDomain::Parse("example.org"), Bundles(), {}};
-    options.client = std::move(client);
-    return *rpc::IssuerChannel::Create(options);
-  }
-
-  // A certificate for a fresh key, or the status that refused it.
-  struct Certified {
-    grpc::Status status;
-    v1::CertifyResponse response;
-    std::shared_ptr<const x509::Svid> svid;
-    std::string retry_after;
-  };
-  static Certified Certify(const rpc::IssuerChannel& channel, v1::CertifyRequest request,
-                           std::optional<x509::SpiffeId> csr_id = std::nullopt) {
-    Certified certified;
-    x509::PkeyPtr key = *x509::GenerateP256Key();
-    request.set_csr_der(*x509::CreateCsr(key.get(), csr_id));
-    grpc::ClientContext context;
-    certified.status =
-        v1::Identity::NewStub(channel.channel())->Certify(&context, request, &certified.response);
-    const auto& trailers = context.GetServerTrailingMetadata();
-    if (const auto found = trailers.find("postern-retry-after-ms"); found != trailers.end()) {
-      certified.retry_after = std::string(found->second.data(), found->second.size());
-    }
-    if (certified.status.ok()) {
-      std::vector<x509::X509Ptr> chain;
-      for (const std::string& der : certified.response.chain_der()) {
-        chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
-      }
-      certified.svid =
-          std::make_shared<x509::Svid>(*x509::Svid::Create(std::move(chain), std::move(key)));
-    }
-    return certified;
-  }
-  static v1::CertifyRequest ByToken(const std::string& token) {
-    v1::CertifyRequest request;
-    request.mutable_join_token()->set_token(token);
-    return request;
-  }
-  static v1::CertifyRequest ByCertificate() {
-    v1::CertifyRequest request;
-    request.mutable_existing_certificate();
-    return request;
-  }
-
-  fakes::FakeClock fake_clock_;  // used where `clock_` says so; the issuer goes before it
-  const base::Clock* clock_ = &base::Clock::System();
-  uint32_t certify_rate_ = 500;
-  testing::TempDir directory_;
-  std::unique_ptr<IssuerProcess> issuer_;
-  std::optional<rpc::IssuerChannel> unix_channel_;
-  v1::Entry last_entry_;
-};
 
 TEST_F(IssuerProcessTest, ATokenGivesTheIdentityOfItsEntryOnce) {
   const std::string token = NewToken(WebEntry());
@@ -258,22 +150,6 @@ TEST_F(IssuerProcessTest, BadEntriesNameTheirField) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << id;
     EXPECT_THAT(status.error_message(), HasSubstr(field)) << id;
   }
-}
-
-class RateLimitedIssuerTest : public IssuerProcessTest {
- protected:
-  RateLimitedIssuerTest() { certify_rate_ = 2; }
-};
-
-TEST_F(RateLimitedIssuerTest, TellsWhenToComeBack) {
-  const rpc::IssuerChannel channel = TcpChannel();
-  Certified last;
-  for (int i = 0; i < 4 && last.retry_after.empty(); ++i) {
-    last = Certify(channel, ByToken(std::string(64, 'a')));
-  }
-  EXPECT_EQ(last.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_GT(std::stoi(last.retry_after), 0);
-  EXPECT_LE(std::stoi(last.retry_after), 501);
 }
 
 // An issuer whose time the test decides.

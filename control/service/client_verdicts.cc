@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/service/client_verdicts.h"
+
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+#include <openssl/sha.h>
+
+#include <utility>
+
+#include "common/base/strings.h"
+#include "common/rpc/issuer_server.h"
+
+namespace postern::service {
+namespace {
+
+// Of all that the client presented, each part with its length. Two clients with one digest
+// presented the same certificates.
+base::Sha256Digest DigestOf(const grpc::AuthContext& connection) {
+  std::string text;
+  for (const char* property :
+       {GRPC_X509_PEM_CERT_PROPERTY_NAME, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME}) {
+    const auto values = connection.FindPropertyValues(property);
+    base::StrAppend(text, values.size(), ";");
+    for (const grpc::string_ref& value : values) {
+      base::StrAppend(text, value.size(), ":", std::string_view(value.data(), value.size()));
+    }
+  }
+  base::Sha256Digest digest{};
+  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
+  return digest;
+}
+
+}  // namespace
+
+x509::ChainVerdict ClientVerdicts::Verify(const grpc::AuthContext& connection) {
+  const std::shared_ptr<const ca::SigningSlot> slot = ca_.current();
+  const std::shared_ptr<const x509::TrustBundleSet> bundles = ca_.bundles();
+  const base::Sha256Digest digest = DigestOf(connection);
+  const absl::Time now = clock_.Now();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (bundles_ != bundles || slot_ != slot) {
+      kept_.clear();
+      bundles_ = bundles;
+      slot_ = slot;
+    }
+    const auto found = kept_.find(digest);
+    if (found != kept_.end() && now >= found->second.verified_at &&
+        now < found->second.peer.not_after) {
+      return {found->second.peer, {}};
+    }
+  }
+  x509::ChainVerdict verdict =
+      rpc::VerifyClient(connection, *bundles, {slot->chain, slot->chain_pem}, now);
+  if (verdict.peer.has_value()) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (bundles_ == bundles && slot_ == slot) {
+      if (kept_.size() >= kMaxKept) {
+        kept_.erase(kept_.begin());
+      }
+      kept_.insert_or_assign(digest, Kept{*verdict.peer, now});
+    }
+  }
+  return verdict;
+}
+
+size_t ClientVerdicts::kept() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return kept_.size();
+}
+
+}  // namespace postern::service

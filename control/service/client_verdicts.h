@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
+#include "common/base/bytes.h"
+#include "common/base/clock.h"
+#include "common/x509/chain_verifier.h"
+#include "common/x509/trust_bundle.h"
+#include "control/ca/ca_signer.h"
+
+namespace grpc {
+class AuthContext;
+}  // namespace grpc
+
+namespace postern::service {
+
+// The client certificate of a call's connection, verified against our own bundle
+// (rpc::VerifyClient). Verifying gives the same answer for the same certificates, bundles and own
+// chain, as long as all of the path is valid; so a good answer is kept for the next call of the
+// connection and of the same client, and given again only within that validity. What was refused is
+// never kept. Thread-safe; `ca` and `clock` outlive it.
+class ClientVerdicts {
+ public:
+  static constexpr size_t kMaxKept = 8192;
+
+  ClientVerdicts(const ca::CaSigner& ca, const base::Clock& clock) : ca_(ca), clock_(clock) {}
+
+  x509::ChainVerdict Verify(const grpc::AuthContext& connection);
+
+  size_t kept() const;  // for tests
+
+ private:
+  struct Kept {
+    x509::VerifiedPeer peer;
+    absl::Time verified_at;  // not before: a clock that is set back proves nothing
+  };
+
+  const ca::CaSigner& ca_;
+  const base::Clock& clock_;
+  mutable std::mutex mutex_;  // guards all below
+  // Of what the kept ones were verified against.
+  std::shared_ptr<const x509::TrustBundleSet> bundles_;
+  std::shared_ptr<const ca::SigningSlot> slot_;
+  absl::flat_hash_map<base::Sha256Digest, Kept> kept_;
+};
+
+}  // namespace postern::service

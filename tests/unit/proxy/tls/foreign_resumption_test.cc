@@ -162,6 +162,14 @@ TEST_F(ForeignResumptionTest, ResumesWithAFreshKeyExchangeOnly) {
   EXPECT_FALSE(group_.empty());
 }
 
+TEST_F(ForeignResumptionTest, ResumesInASecondRoundToo) {
+  const SessionPtr session = Visit(nullptr);
+  // The one key share that it sends is of a group that we do not have: HelloRetryRequest.
+  Visit(session.get(), [](SSL_CTX* ctx) { SSL_CTX_set1_groups_list(ctx, "P-384:X25519"); });
+  EXPECT_TRUE(resumed_);
+  EXPECT_EQ(peer_id_, "spiffe://example.org/client");
+}
+
 TEST_F(ForeignResumptionTest, EarlyDataOnOurOwnTicketIsNeverDelivered) {
   const SessionPtr session = Visit(nullptr);
   SSL_SESSION_set_max_early_data(session.get(), 4096);  // which the ticket does not say

@@ -124,7 +124,7 @@ class Comparison:
                     probe.look_at_names(self._scene.workshop, self._scene.authority, peer)
                 self.handshakes[peer.name] = (f"{self.handshakes[peer.name]}, {words}"
                                               if peer.name in self.handshakes else words)
-            except (StartFailed, Unsupported) as error:
+            except (StartFailed, Unsupported, OSError) as error:
                 self._give_up(peer, loads, str(error))
 
     def run(self, rounds):

@@ -15,6 +15,7 @@ METRICS = [
     Metric("request_rate", "small request: rate, 16 connections", "1/s", 0, True),
     Metric("request_p50_us", "small request: p50, closed loop", "us", 0),
     Metric("request_p99_us", "small request: p99, closed loop", "us", 0),
+    Metric("paced_cpu_us", "small request at a fixed rate: CPU", "us"),
     Metric("added_p50_us", "latency added at a fixed rate: p50", "us", 0),
     Metric("added_p99_us", "latency added at a fixed rate: p99", "us", 0),
     Metric("latency_rate", "fixed rate: what was reached", "1/s", 0, True, False),

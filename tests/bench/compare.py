@@ -188,7 +188,7 @@ def main():
     print(table.render(heading, comparison.results, verdicts))
     if arguments.json:
         write_json(arguments.json, heading, arguments, comparison, verdicts)
-    return 0 if comparison.results.as_json() else 1
+    return 0 if comparison.results.has_numbers() else 1
 
 
 if __name__ == "__main__":

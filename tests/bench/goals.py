@@ -53,6 +53,8 @@ def _lowest(results, goal, key):
     own = results.median(key, "postern")
     if own is None or name is None:
         return Verdict(goal, UNKNOWN, results.gap(key, "postern") or "no other peer")
+    if min(own, theirs) < 0:  # what is added to a latency cannot be less than nothing
+        return Verdict(goal, UNKNOWN, "the machine's noise is greater than the number")
     return Verdict(goal, REACHED if own <= theirs else MISSED,
                    f"{_number(key, own)}; lowest other: {name} {_number(key, theirs)}")
 

@@ -26,6 +26,10 @@ class Results:
         """What was measured, in the order of the rounds."""
         return self._samples.get((key, peer), [])
 
+    def has_numbers(self):
+        """Whether anything was measured at all."""
+        return any(self._samples.values())
+
     def gap(self, key, peer):
         """Why there is no number, or nothing."""
         return self._gaps.get((key, peer), "")

@@ -14,7 +14,7 @@ def _cell(results, metric, peer):
 
 def _ratio(results, metric, name, value):
     own = results.median(metric.key, "postern")
-    if not metric.compared or own is None or not value or value < 0:
+    if not metric.compared or not own or not value or min(own, value) < 0:
         return "-"
     return f"{own / value:.2f}" if name is None else f"{own / value:.2f} {name}"
 

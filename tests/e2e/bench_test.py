@@ -80,8 +80,9 @@ class SmokeTest(unittest.TestCase):
 
     def test_a_peer_that_is_absent_is_a_visible_gap(self):
         environment = {k: v for k, v in self.environment.items() if k != "ENVOY_BIN"}
-        _, page, progress = self.compare("--peers", "envoy", "--work", "start", timeout=60,
-                                         environment=environment)
+        status, page, progress = self.compare("--peers", "envoy", "--work", "start", timeout=60,
+                                              environment=environment)
+        self.assertEqual(status, 1, "nothing was measured")
         self.assertIn("ENVOY_BIN is not set", page.partition("gaps")[2], progress)
 
     def test_a_signal_leaves_nothing_behind(self):
@@ -117,7 +118,7 @@ class GoalsTest(unittest.TestCase):
 
     def test_lowest_of_all_counts_envoy(self):
         name = "latency added at 5,000/s: p50 lowest of all"
-        for envoy, outcome in ((50, goals.MISSED), (90, goals.REACHED)):
+        for envoy, outcome in ((50, goals.MISSED), (90, goals.REACHED), (-3, goals.UNKNOWN)):
             judged = self.verdicts(added_p50_us={"none": 1, "postern": 80, "haproxy": 99,
                                                  "envoy": envoy})
             self.assertEqual(judged[name], outcome)

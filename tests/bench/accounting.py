@@ -55,14 +55,18 @@ def pss_kib(pids):
     return total
 
 
-def settled_pss_kib(pids, timeout=5.0):
-    """PSS once it has stood still for a fifth of a second: allocators give back late."""
+def settled_pss_kib(pids, quiet=0.2, timeout=10.0):
+    """PSS once it has stood still for `quiet` seconds: allocators give back late."""
     deadline = time.monotonic() + timeout
-    before = pss_kib(pids)
-    while time.monotonic() < deadline:
-        time.sleep(0.2)
-        now = pss_kib(pids)
-        if abs(now - before) <= 16:
-            return now
-        before = now
+    before, since = pss_kib(pids), time.monotonic()
+    while (now := time.monotonic()) < deadline and now - since < quiet:
+        time.sleep(0.1)
+        size = pss_kib(pids)
+        if abs(size - before) > 16:
+            before, since = size, time.monotonic()
     return before
+
+
+def idle_pss_kib(pids):
+    """PSS after two quiet seconds: a program may give back what only its start has needed."""
+    return settled_pss_kib(pids, quiet=2.0)

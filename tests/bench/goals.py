@@ -26,6 +26,8 @@ def _at_most(results, goal, key, limit):
     own = results.median(key, "postern")
     if own is None:
         return Verdict(goal, UNKNOWN, results.gap(key, "postern"))
+    if own <= 0:
+        return Verdict(goal, UNKNOWN, f"{_number(key, own)} cannot be")
     return Verdict(goal, REACHED if own <= limit else MISSED, _number(key, own))
 
 

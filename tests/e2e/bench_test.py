@@ -123,6 +123,11 @@ class GoalsTest(unittest.TestCase):
                                                  "envoy": envoy})
             self.assertEqual(judged[name], outcome)
 
+    def test_a_number_that_cannot_be_reaches_nothing(self):
+        name = "idle connection and proxy <= 20 KiB"
+        for own, outcome in ((20, goals.REACHED), (20.1, goals.MISSED), (-5, goals.UNKNOWN)):
+            self.assertEqual(self.verdicts(connection_kib={"postern": own})[name], outcome)
+
     def test_a_second_worker_may_cost_five_percent(self):
         name = "1 to 2 workers: instructions per request within 5 %"
         for second, outcome in ((105, goals.REACHED), (106, goals.MISSED)):

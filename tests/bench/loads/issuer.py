@@ -39,7 +39,7 @@ class IssuerStream(Load):
                 "peer=spiffe://bench.test/other"], env=_own_libraries(workshop, peer.program))
             wait_until(lambda: proxy.check_running() or _is_ready(metrics), 20,
                        lambda: f"ready: {proxy.last_words()}")
-            return {"issuer_pss_mib": accounting.settled_pss_kib([proxy.pid]) / 1024}
+            return {"issuer_pss_mib": accounting.idle_pss_kib([proxy.pid]) / 1024}
         finally:
             workshop.stop(*[one for one in (proxy, issuer) if one])
 

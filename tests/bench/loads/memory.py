@@ -52,7 +52,7 @@ class Memory(Load):
         with backends.echo(scene.workshop) as target, \
                 peer.start(scene.workshop, scene.authority,
                            Plan(target, connections=count + 2 * FIRST)) as pair:
-            idle = accounting.settled_pss_kib(pair.pids)
+            idle = accounting.idle_pss_kib(pair.pids)
             # The first ones bring in code and buffers that all share.
             with held_connections(pair.port, FIRST):
                 before = accounting.settled_pss_kib(pair.pids)

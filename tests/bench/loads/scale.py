@@ -43,7 +43,7 @@ class Scale(Load):
                 alone = self._load(scene, pair.port)
                 pair.check_running()
             with peer.start(scene.workshop, scene.authority, plan) as pair:
-                before = accounting.settled_pss_kib(pair.pids)
+                before = accounting.idle_pss_kib(pair.pids)
                 with held_connections(pair.port, idle, REQUEST, b"HTTP/1.1 200"):
                     after = accounting.settled_pss_kib(pair.pids)
                     among = self._load(scene, pair.port)

@@ -30,6 +30,20 @@ void SessionTable::Remove(const Session& session) {
   on_change_();
 }
 
+std::vector<uint64_t> SessionTable::Ids() const {
+  std::vector<uint64_t> ids;
+  ids.reserve(open_.size());
+  for (const auto& [id, session] : open_) {
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+Session* SessionTable::Find(uint64_t id) {
+  const auto found = open_.find(id);
+  return found == open_.end() ? nullptr : found->second.get();
+}
+
 void SessionTable::HandshakeEnded(base::Direction direction) {
   --handshakes_[static_cast<size_t>(direction)];
   on_change_();

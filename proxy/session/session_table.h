@@ -31,6 +31,8 @@ class SessionTable {
   void Remove(const Session& session);
 
   size_t size() const { return open_.size(); }
+  std::vector<uint64_t> Ids() const;
+  Session* Find(uint64_t id);  // null: closed meanwhile
   size_t handshakes(base::Direction direction) const {
     return handshakes_[static_cast<size_t>(direction)];
   }

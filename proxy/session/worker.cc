@@ -16,6 +16,7 @@
 #include "proxy/session/listeners.h"
 #include "proxy/session/outbound_session.h"
 #include "proxy/session/session_table.h"
+#include "proxy/session/sweep.h"
 #include "proxy/session/worker_context.h"
 #include "proxy/session/worker_identity.h"
 #include "proxy/tls/tls_engine.h"
@@ -26,6 +27,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kHousekeepingPeriod{5000};
+constexpr milliseconds kLivenessPeriod{5000};
 // Handshakes under way in one worker before it stops accepting: stalled clients have a deadline,
 // and more than this at once would only make all of them late.
 constexpr size_t kMaxHandshakes = 2048;
@@ -59,6 +61,7 @@ struct Worker::Impl {
   void SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
   void KeepHouse();
+  void CheckLiveness(uint64_t id);
   void EndAll(std::string_view why);
   void Stop();
   std::vector<ConnectionInfo> Connections(size_t limit);
@@ -74,6 +77,7 @@ struct Worker::Impl {
   WorkerContext context;
   Drainer drainer;
   net::Timer housekeeping;
+  Sweep liveness;
   std::unique_ptr<Listeners> listeners;
   const size_t connection_limit;
   std::array<Gate, base::kDirectionCount> gates{};  // by direction
@@ -99,6 +103,8 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
               {[this] { listeners->Close(base::Direction::kInbound); },
                [this] { EndAll("the drain deadline has come"); }, [this] { return table.size(); }}),
       housekeeping(*loop, [this] { KeepHouse(); }),
+      liveness(*loop, kLivenessPeriod,
+               {[this] { return table.Ids(); }, [this](uint64_t id) { CheckLiveness(id); }}),
       connection_limit(ShareOfLimit(*shared.config)) {}
 
 absl::Status Worker::Impl::Open() {
@@ -115,6 +121,7 @@ absl::Status Worker::Impl::Open() {
   }
   own.AddAdminPorts(*shared.config);
   housekeeping.StartRepeating(kHousekeepingPeriod);
+  liveness.Start();
   return absl::OkStatus();
 }
 
@@ -192,7 +199,12 @@ void Worker::Impl::SetPolicy(std::shared_ptr<const policy::PolicySet> policy) {
 
 void Worker::Impl::KeepHouse() {
   metrics.accept_errors.Add(listeners->TakeAcceptErrors());
-  table.ForEach([](Session& session) { session.CheckLiveness(); });
+}
+
+void Worker::Impl::CheckLiveness(uint64_t id) {
+  if (Session* const session = table.Find(id)) {
+    session->CheckLiveness();
+  }
 }
 
 void Worker::Impl::EndAll(std::string_view why) {

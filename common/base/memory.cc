@@ -11,6 +11,13 @@
 namespace postern::base {
 namespace {
 
+// A sanitizer's own code and tables are in use all the time.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 // Only segments that cannot be written: the pages of the others, relocated ones included, are not
 // what their file holds.
 int LetGoOfPages(dl_phdr_info* object, size_t /*size*/, void* /*data*/) noexcept {
@@ -42,10 +49,9 @@ void GiveBackFreeMemory() {
 
 void GiveBackStartMemory() {
   GiveBackFreeMemory();
-// A sanitizer's own code and tables are in use all the time.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  dl_iterate_phdr(&LetGoOfPages, nullptr);
-#endif
+  if (!kSanitized) {
+    dl_iterate_phdr(&LetGoOfPages, nullptr);
+  }
 }
 
 }  // namespace postern::base

@@ -129,6 +129,12 @@ def output_of(*command):
     return ""
 
 
+def offers_post_quantum():
+    """Whether the system's OpenSSL has X25519MLKEM768, which it then offers first for postern, haproxy,
+    nginx and stunnel."""
+    return "X25519MLKEM768" in output_of("openssl", "list", "-kem-algorithms")
+
+
 def found_in(text, pattern, otherwise="?"):
     """The first group of a pattern in a text."""
     match = re.search(pattern, text, re.MULTILINE)
@@ -146,4 +152,4 @@ def named_by(variable):
 
 
 __all__ = ["Pair", "Peer", "Plan", "Side", "StartFailed", "Unsupported", "found_in", "named_by",
-           "output_of"]
+           "offers_post_quantum", "output_of"]

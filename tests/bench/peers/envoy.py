@@ -3,7 +3,7 @@
 
 import json
 
-from peers.base import Peer, found_in, named_by, output_of
+from peers.base import Peer, found_in, named_by, offers_post_quantum, output_of
 
 TYPE = "type.googleapis.com/envoy."
 
@@ -36,9 +36,10 @@ def _address(port):
 
 def _common(side):
     """The TLS settings that both directions share. The group is what the others' OpenSSL offers first."""
+    group = "X25519MLKEM768" if offers_post_quantum() else "X25519"
     return {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3",
-                       "tls_maximum_protocol_version": "TLSv1_3", "ecdh_curves": ["X25519"]},
+                       "tls_maximum_protocol_version": "TLSv1_3", "ecdh_curves": [group]},
         "tls_certificates": [{"certificate_chain": {"filename": side.own.cert},
                               "private_key": {"filename": side.own.key}}],
         "validation_context": {

@@ -3,7 +3,7 @@
 
 import os
 
-from peers.base import Peer, Unsupported, named_by, output_of
+from peers.base import Peer, Unsupported, named_by, offers_post_quantum, output_of
 
 
 class Ghostunnel(Peer):
@@ -32,4 +32,5 @@ class Ghostunnel(Peer):
         else:
             words += ["--allow-uri", side.other.spiffe_id]
         # One processor is its nearest to one worker; the group is what the others offer first.
-        return words, {"env": dict(os.environ, GOMAXPROCS="1", GODEBUG="tlsmlkem=0")}
+        debug = "" if offers_post_quantum() else "tlsmlkem=0"
+        return words, {"env": dict(os.environ, GOMAXPROCS="1", GODEBUG=debug)}

@@ -47,6 +47,7 @@ class MemoryTransport final : public session::Transport {
   const base::Failure& failure() const override { return failure_; }
   const x509::VerifiedPeer* peer() const override { return nullptr; }
   tls::TlsFacts facts() const override { return {}; }
+  tls::TicketUse ticket_use() const override { return tls::TicketUse::kNone; }
 
  private:
   std::vector<uint8_t> chunk_;

@@ -87,11 +87,8 @@ void TlsEngine::Impl::ForgetOffer() {
 // full handshake: what is sent beyond it, or on a session that was resumed, would only move the
 // deadline.
 void TlsEngine::Impl::KeepSession(SSL_SESSION* session) {
-  const unsigned char* alpn = nullptr;
-  unsigned int alpn_length = 0;
-  SSL_get0_alpn_selected(ssl.get(), &alpn, &alpn_length);
   if (session_key.empty() || !peer.has_value() || phase != Phase::kOpen ||
-      base::AsText({alpn, alpn_length}) != kMeshAlpn) {
+      negotiated.alpn != kMeshAlpn) {
     return;
   }
   const TlsOptions& options = context->impl().options;
@@ -106,11 +103,29 @@ void TlsEngine::Impl::KeepSession(SSL_SESSION* session) {
   std::string().swap(session_key);
 }
 
+// The SSL has read nothing since the handshake, so this record has the number that it waits for. It
+// parses the tickets and derives their secrets; what it would answer is not sent (PutOutput), as
+// its write keys are those that our own records use.
+bool TlsEngine::Impl::TakeTickets(base::ByteSpan record) {
+  replayed = record;
+  uint8_t byte = 0;
+  const SslCallResult call =
+      SslCall(ssl.get(), [&](SSL* s) { return SSL_read(s, &byte, sizeof(byte)); });
+  const bool whole = replayed.empty();
+  replayed = {};
+  if (call.error == SSL_ERROR_WANT_READ && whole && SSL_has_pending(ssl.get()) == 0) {
+    return true;
+  }
+  const int alert = std::exchange(alert_sent, -1);
+  Fail(call);
+  AlertPeer(alert >= 0 ? alert : SSL_AD_INTERNAL_ERROR);
+  return false;
+}
+
 // ---------------------------------------------------------------- server
 
 int TlsEngine::Impl::PutFacts(SSL_SESSION* session) {
   const TlsOptions& options = context->impl().options;
-  buffers = Buffers::kSpare;
   const absl::Time until = std::exchange(session_until, absl::InfinitePast());
   const absl::Duration lifetime = until - options.clock->Now();
   if (!peer.has_value()) {
@@ -129,15 +144,20 @@ int TlsEngine::Impl::PutFacts(SSL_SESSION* session) {
   return DropCertificate(session) ? 1 : 0;
 }
 
-void TlsEngine::Impl::GiveTicket() {
-  if (!is_server() || session_until == absl::InfinitePast() || SSL_in_init(ssl.get()) != 0) {
-    return;
+bool TlsEngine::Impl::GiveTicket() {
+  if (ssl == nullptr || !is_server()) {
+    return true;
   }
-  if (session_until - context->impl().options.clock->Now() < absl::Seconds(1)) {
-    session_until = absl::InfinitePast();
-    return;
+  const bool in_time = session_until - context->impl().options.clock->Now() >= absl::Seconds(1);
+  if (in_time && SSL_new_session_ticket(ssl.get()) == 1) {
+    const SslCallResult call = SslCall(ssl.get(), [](SSL* s) { return SSL_do_handshake(s); });
+    if (call.rc != 1) {
+      Fail(call);
+      return false;
+    }
   }
-  SSL_new_session_ticket(ssl.get());  // made inside the next SSL_write, in front of its record
+  ssl.reset();
+  return true;
 }
 
 bool TlsEngine::Impl::TakesTicket(SSL_SESSION* session, SSL_TICKET_STATUS status) {
@@ -172,17 +192,17 @@ bool TlsEngine::Impl::TakesTicket(SSL_SESSION* session, SSL_TICKET_STATUS status
 
 // ---------------------------------------------------------------- both
 
-// OpenSSL must not free a buffer in which a record waits, whole or decrypted in part.
-void TlsEngine::Impl::FreeSpareBuffers() {
-  if (buffers == Buffers::kSpare && phase == Phase::kOpen && SSL_has_pending(ssl.get()) == 0) {
-    SSL_free_buffers(ssl.get());
-    buffers = Buffers::kInUse;
+bool TlsEngine::Impl::AwaitsTicket() const {
+  if (is_server()) {
+    return session_until != absl::InfinitePast();
   }
+  return !session_key.empty() && session_until != absl::InfinitePast() &&
+         negotiated.alpn == kMeshAlpn;
 }
 
 bool TlsEngine::Impl::RestoreFacts() {
   const TlsContext::Impl& ours = context->impl();
-  if (SSL_session_reused(ssl.get()) == 0) {
+  if (!negotiated.resumed) {
     ForgetOffer();
     if (ticket_use == TicketUse::kResumed) {
       ticket_use = TicketUse::kExpired;  // OpenSSL looks at the time as well

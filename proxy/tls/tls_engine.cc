@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/tls/tls_engine.h"
 
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -13,12 +15,11 @@ namespace postern::tls {
 namespace {
 
 constexpr size_t kInputBytes = 64U << 10U;
-constexpr size_t kMostPerRecord = 16U << 10U;
 
 }  // namespace
 
 EngineScratch::EngineScratch() : input_(kInputBytes) {
-  output_.reserve(kOutputHighWater + 2 * kMostPerRecord);
+  output_.reserve(kOutputHighWater + 2 * kMaxRecordCiphertext);
 }
 EngineScratch::~EngineScratch() = default;
 
@@ -47,10 +48,7 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateClient(
 }
 
 void TlsEngine::Feed(base::ByteSpan bytes) {
-  if (!impl_->fed.empty()) {
-    impl_->KeepInput();
-  }
-  impl_->fed = bytes;
+  impl_->input.Feed(bytes);
 }
 
 EngineResult TlsEngine::Handshake() {
@@ -61,12 +59,19 @@ EngineResult TlsEngine::Handshake() {
     return {EngineOutcome::kFailed, 0};
   }
   const SslCallResult call = impl_->ShakeHands();
-  if (call.rc == 1) {
-    impl_->phase = Impl::Phase::kOpen;
-    impl_->ForgetKeyShares();
-    return {impl_->RestoreFacts() ? EngineOutcome::kDone : EngineOutcome::kFailed, 0};
+  if (call.rc != 1) {
+    return {impl_->Judge(call), 0};
   }
-  return {impl_->Judge(call), 0};
+  impl_->phase = Impl::Phase::kOpen;
+  if (!impl_->TakeOverRecords() || !impl_->RestoreFacts()) {
+    return {EngineOutcome::kFailed, 0};
+  }
+  if (impl_->AwaitsTicket()) {
+    impl_->ForgetKeyShares();
+  } else {
+    impl_->ssl.reset();
+  }
+  return {EngineOutcome::kDone, 0};
 }
 
 EngineResult TlsEngine::Read(base::MutableByteSpan out) {
@@ -76,61 +81,39 @@ EngineResult TlsEngine::Read(base::MutableByteSpan out) {
   }
   size_t total = 0;
   while (total < out.size()) {
-    // Without input a call finds nothing, at half the price of one that finds something.
-    if (!HasBufferedInput() && impl_->read_end == Impl::ReadEnd::kOpen) {
-      return {total > 0 ? EngineOutcome::kDone : EngineOutcome::kWantRead, total};
-    }
-    size_t got = 0;
-    const base::MutableByteSpan room = out.subspan(total);
-    const SslCallResult call = SslCall(impl_->ssl.get(), [&](SSL* ssl) {
-      return SSL_read_ex(ssl, room.data(), room.size(), &got);
-    });
-    total += got;
-    if (call.rc != 1) {
-      const EngineOutcome outcome = impl_->Judge(call);
-      if (outcome == EngineOutcome::kEnd) {
-        impl_->read_end = Impl::ReadEnd::kSeen;
-      }
-      if (total == 0) {
-        return {outcome, 0};
-      }
-      break;  // what ended it is said by the next call
+    const EngineResult some = impl_->ReadSome(out.subspan(total), total == 0);
+    total += some.bytes;
+    if (some.outcome != EngineOutcome::kDone) {
+      // What ended it is said by the next call, if this one has something to give.
+      return {total > 0 ? EngineOutcome::kDone : some.outcome, total};
     }
   }
   return {EngineOutcome::kDone, total};
 }
 
 EngineResult TlsEngine::Write(base::ByteSpan in) {
-  if (impl_->phase != Impl::Phase::kOpen || impl_->write_end != Impl::WriteEnd::kOpen) {
+  if (impl_->phase != Impl::Phase::kOpen || impl_->write_end != Impl::WriteEnd::kOpen ||
+      !impl_->GiveTicket()) {
     return {EngineOutcome::kFailed, 0};
   }
-  impl_->GiveTicket();
   size_t total = 0;
   while (total < in.size()) {
     if (OutputBytes() >= kOutputHighWater) {
       return {total > 0 ? EngineOutcome::kDone : EngineOutcome::kWantWrite, total};
     }
-    size_t taken = 0;
-    const base::ByteSpan piece = in.subspan(total, std::min(in.size() - total, kMostPerRecord));
-    const SslCallResult call = SslCall(impl_->ssl.get(), [&](SSL* ssl) {
-      return SSL_write_ex(ssl, piece.data(), piece.size(), &taken);
-    });
-    total += taken;
-    if (call.rc != 1) {
-      const EngineOutcome outcome = impl_->Judge(call);
-      return {total > 0 ? EngineOutcome::kDone : outcome, total};
+    const base::ByteSpan piece =
+        in.subspan(total, std::min(in.size() - total, impl_->most_per_record));
+    if (!impl_->records->Seal(piece, impl_->Output())) {
+      impl_->FailInside("a record can not be sealed");
+      return {EngineOutcome::kFailed, total};
     }
+    total += piece.size();
   }
   return {EngineOutcome::kDone, total};
 }
 
 void TlsEngine::CloseWrite() {
-  // Once only: a second SSL_shutdown would read, and take application data for an error.
-  if (impl_->phase != Impl::Phase::kOpen || impl_->write_end != Impl::WriteEnd::kOpen) {
-    return;
-  }
-  impl_->write_end = Impl::WriteEnd::kClosed;
-  SslCall(impl_->ssl.get(), [](SSL* ssl) { return SSL_shutdown(ssl); });
+  SendAlert(SSL_AD_CLOSE_NOTIFY);
 }
 
 void TlsEngine::SendAlert(int description) {
@@ -166,14 +149,17 @@ size_t TlsEngine::OutputBytes() const {
 }
 
 void TlsEngine::EndTurn() {
-  impl_->KeepInput();
+  if (ERR_peek_error() != 0) {
+    ERR_clear_error();  // what a turn finds or leaves in the thread's queue is nobody's
+  }
+  impl_->input.Keep();
   impl_->KeepOutput();
-  impl_->FreeSpareBuffers();
 }
 
 bool TlsEngine::HasBufferedInput() const {
   return impl_->phase == Impl::Phase::kOpen &&
-         (!impl_->fed.empty() || impl_->KeptInput() > 0 || SSL_pending(impl_->ssl.get()) > 0);
+         (impl_->opened_at < impl_->opened.size() ||
+          (impl_->read_end == Impl::ReadEnd::kOpen && impl_->input.HasNext()));
 }
 
 const std::optional<x509::VerifiedPeer>& TlsEngine::peer() const {
@@ -189,23 +175,11 @@ const base::Failure& TlsEngine::failure() const {
 }
 
 TlsFacts TlsEngine::facts() const {
-  SSL* ssl = impl_->ssl.get();
-  TlsFacts facts;
   if (impl_->phase != Impl::Phase::kOpen) {
-    return facts;
+    return {};
   }
-  facts.version = SSL_get_version(ssl);
-  facts.cipher = SSL_get_cipher_name(ssl);
-  const char* group = SSL_group_to_name(ssl, static_cast<int>(SSL_get_negotiated_group(ssl)));
-  facts.group = group == nullptr ? "" : group;
-  const unsigned char* alpn = nullptr;
-  unsigned int alpn_length = 0;
-  SSL_get0_alpn_selected(ssl, &alpn, &alpn_length);
-  if (alpn != nullptr) {
-    facts.alpn.assign(reinterpret_cast<const char*>(alpn), alpn_length);
-  }
-  facts.resumed = SSL_session_reused(ssl) != 0;
-  return facts;
+  const Impl::Negotiated& known = impl_->negotiated;
+  return {"TLSv1.3", known.cipher, known.group, known.alpn, known.resumed};
 }
 
 }  // namespace postern::tls

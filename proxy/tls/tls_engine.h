@@ -14,6 +14,7 @@
 #include "common/base/failure.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/spiffe_id.h"
+#include "proxy/tls/record_cipher.h"
 #include "proxy/tls/tls_context.h"
 
 namespace postern::tls {
@@ -59,17 +60,18 @@ class EngineScratch {
   ~EngineScratch();
   // Where to recv into before Feed; 64 KiB or more.
   base::MutableByteSpan input() { return {input_.data(), input_.size()}; }
-  std::vector<uint8_t>& output() { return output_; }
+  RecordBuffer& output() { return output_; }
 
  private:
   friend class TlsEngine;
   std::vector<uint8_t> input_;
-  std::vector<uint8_t> output_;
+  RecordBuffer output_;
   const void* user_ = nullptr;  // the engine whose bytes are in output_
 };
 
 // A TLS 1.3 connection without a socket: bytes in, bytes out. One for each TLS connection, owned by
-// its session, confined to the worker's thread. All SSL_* I/O goes through ssl_call.h.
+// its session, confined to the worker's thread. OpenSSL shakes hands; the records after that are
+// our own RecordLayer's (docs/adr/0012). All SSL_* I/O goes through ssl_call.h.
 //
 // A turn: recv into scratch.input(); Feed(bytes); Handshake, Read or Write as often as wanted;
 // TakeOutput and send; EndTurn (keeps what was not consumed, and the unsent rest given back by
@@ -100,8 +102,7 @@ class TlsEngine {
   // Decrypts into `out`: kDone with bytes, kWantRead, kEnd or kFailed.
   EngineResult Read(base::MutableByteSpan out);
   // Encrypts from `in`: kDone with the bytes taken (all of them, as long as output stays under its
-  // high-water mark), kWantWrite or kFailed. kWantRead: half a message of the peer's is here and
-  // nothing can be written before its rest; try again after the next Feed.
+  // high-water mark), kWantWrite or kFailed.
   EngineResult Write(base::ByteSpan in);
   // Queues close_notify; this direction is finished.
   void CloseWrite();

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/tls/tls_engine_impl.h"
 
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -18,10 +19,8 @@
 namespace postern::tls {
 namespace {
 
-constexpr int kAlertUnexpectedMessage = 10;
 constexpr int kAlertUserCanceled = 90;
 constexpr uint8_t kFinished = 20;
-constexpr uint8_t kKeyUpdate = 24;
 constexpr uint8_t kApplicationData = 23;
 
 // close_notify ends a direction and user_canceled announces it; each other one is fatal in TLS 1.3
@@ -38,6 +37,39 @@ bool IsFatal(int description) {
 
 void Release(std::vector<uint8_t>& buffer) {
   std::vector<uint8_t>().swap(buffer);
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') {
+    return c - '0';
+  }
+  if (c >= 'a' && c <= 'f') {
+    return c - 'a' + 10;
+  }
+  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+// Of a key log's line, "<label> <client random> <secret>" in hexadecimal. What is no secret leaves
+// `secret` empty.
+void ReadSecret(std::string_view line, TrafficSecret& secret) {
+  const std::string_view hex = line.substr(line.rfind(' ') + 1);
+  std::array<uint8_t, TrafficSecret::kMaxBytes> bytes{};
+  const size_t size = hex.size() / 2;
+  secret.Wipe();
+  if (hex.size() % 2 != 0 || size > bytes.size()) {
+    return;
+  }
+  bool digits = true;
+  for (size_t i = 0; i < size; ++i) {
+    const int high = HexDigit(hex[2 * i]);
+    const int low = HexDigit(hex[2 * i + 1]);
+    digits = digits && high >= 0 && low >= 0;
+    bytes[i] = static_cast<uint8_t>(high * 16 + low);
+  }
+  if (digits) {
+    secret.Set({bytes.data(), size});
+  }
+  OPENSSL_cleanse(bytes.data(), bytes.size());
 }
 
 }  // namespace
@@ -60,20 +92,15 @@ void OnMessage(int write, int /*version*/, int content_type, const void* bytes, 
   if (length == 0) {
     return;
   }
-  if (write == 0) {
-    if (content_type == SSL3_RT_INNER_CONTENT_TYPE && *first != kApplicationData) {
-      EngineOf(ssl)->OnReadRecord();
-    }
-  } else if (content_type == SSL3_RT_HEADER) {
+  if (content_type == SSL3_RT_HANDSHAKE && *first == kFinished) {
+    EngineOf(ssl)->OnFinished();
+  } else if (content_type == SSL3_RT_HEADER && write != 0) {
     EngineOf(ssl)->OnWrittenRecord(*first);
-  } else if (content_type == SSL3_RT_HANDSHAKE) {
-    EngineOf(ssl)->OnWrittenHandshakeMessage(*first);
   }
 }
 
 void OnKeyLog(const SSL* ssl, const char* line) noexcept {
-  TlsEngine::Impl* engine = EngineOf(ssl);
-  engine->write_secret.OnKeyLog(line, engine->is_server());
+  EngineOf(ssl)->OnKeyLog(line);
 }
 
 TlsEngine::Impl::~Impl() {
@@ -103,24 +130,24 @@ absl::Status TlsEngine::Impl::Open() {
 }
 
 size_t TlsEngine::Impl::TakeInput(base::MutableByteSpan buffer) noexcept {
-  if (flood == Flood::kSeen) {
-    return 0;  // ends the call, so that it can be judged
+  if (phase == Phase::kHandshake) {
+    return input.Take(buffer);
   }
-  if (KeptInput() > 0) {
-    const size_t count = std::min(buffer.size(), KeptInput());
-    std::memcpy(buffer.data(), kept.data() + kept_at, count);
-    kept_at += count;
-    return count;
-  }
-  const size_t count = std::min(buffer.size(), fed.size());
-  if (count > 0) {
-    std::memcpy(buffer.data(), fed.data(), count);
-    fed = fed.subspan(count);
-  }
+  const size_t count = std::min(buffer.size(), replayed.size());
+  std::copy_n(replayed.begin(), count, buffer.begin());
+  replayed = replayed.subspan(count);
   return count;
 }
 
 void TlsEngine::Impl::PutOutput(base::ByteSpan bytes) noexcept {
+  if (IsSslMuted()) {
+    return;
+  }
+  RecordBuffer& output = Output();
+  output.insert(output.end(), bytes.begin(), bytes.end());
+}
+
+RecordBuffer& TlsEngine::Impl::Output() {
   if (scratch.user_ != this) {
     if (scratch.user_ != nullptr) {
       ScratchIsTaken();
@@ -128,7 +155,7 @@ void TlsEngine::Impl::PutOutput(base::ByteSpan bytes) noexcept {
     scratch.user_ = this;
     scratch_sent = 0;
   }
-  scratch.output_.insert(scratch.output_.end(), bytes.begin(), bytes.end());
+  return scratch.output_;
 }
 
 int TlsEngine::Impl::VerifyPeer(X509_STORE_CTX* store_ctx) {
@@ -164,33 +191,76 @@ void TlsEngine::Impl::OnAlert(int where, int description) {
   }
 }
 
-void TlsEngine::Impl::OnReadRecord() {
-  buffers = Buffers::kSpare;
-  if (phase == Phase::kOpen && !budget.Take(context->impl().options.clock->SinceBoot())) {
-    flood = Flood::kSeen;
-  }
-}
-
 void TlsEngine::Impl::OnWrittenRecord(uint8_t outer_type) {
-  if (outer_type == kApplicationData) {
-    write_secret.CountRecord();
+  if (outer_type != kApplicationData || IsSslMuted()) {
+    return;
+  }
+  if (records != nullptr) {
+    records->CountWritten();
+  } else if (!write_secret.bytes().empty()) {
+    ++written_by_ssl;
   }
 }
 
-void TlsEngine::Impl::OnWrittenHandshakeMessage(uint8_t type) {
-  if (type == kFinished && phase == Phase::kHandshake) {
-    SSL_CTX_set_keylog_callback(context->impl().ctx.get(), &OnKeyLog);
-  } else if (type == kKeyUpdate) {
-    write_secret.Advance(SSL_get_current_cipher(ssl.get()));
+// The application secrets are derived behind a Finished, inside the same call: a client's both
+// behind the server's and its own, a server's own behind its own and the client's behind the
+// client's. The key log is open for those moments alone: OpenSSL 3.0 spends some 6 us on each
+// secret that it formats.
+void TlsEngine::Impl::OnFinished() {
+  if (phase == Phase::kHandshake) {
+    SSL_CTX_set_keylog_callback(context->impl().ctx.get(), &postern::tls::OnKeyLog);
   }
 }
 
-// Our application secret is derived right behind our Finished, inside the same call. The key log is
-// open for that moment alone: OpenSSL 3.0 spends some 6 us on each secret that it formats.
+void TlsEngine::Impl::OnKeyLog(std::string_view line) {
+  const std::string_view label = line.substr(0, line.find(' '));
+  const bool of_server = label == "SERVER_TRAFFIC_SECRET_0";
+  if (of_server || label == "CLIENT_TRAFFIC_SECRET_0") {
+    ReadSecret(line, of_server == is_server() ? write_secret : read_secret);
+  }
+}
+
 SslCallResult TlsEngine::Impl::ShakeHands() {
   const SslCallResult call = SslCall(ssl.get(), [](SSL* s) { return SSL_do_handshake(s); });
   SSL_CTX_set_keylog_callback(context->impl().ctx.get(), nullptr);
   return call;
+}
+
+// OpenSSL reads a record's header and then the record, no byte more, and derives the peer's
+// application keys behind the last record of the handshake: so it has read none under them.
+bool TlsEngine::Impl::TakeOverRecords() {
+  const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl.get());
+  negotiated.cipher = SSL_CIPHER_get_name(cipher);
+  const char* group =
+      SSL_group_to_name(ssl.get(), static_cast<int>(SSL_get_negotiated_group(ssl.get())));
+  negotiated.group = group == nullptr ? "" : group;
+  const unsigned char* alpn = nullptr;
+  unsigned int alpn_length = 0;
+  SSL_get0_alpn_selected(ssl.get(), &alpn, &alpn_length);
+  negotiated.alpn = base::AsText({alpn, alpn_length});
+  negotiated.resumed = SSL_session_reused(ssl.get()) != 0;
+  // RFC 6066 section 4: 2^9 for 1 to 2^12 for 4, 0 if nothing was agreed.
+  const unsigned mode = SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl.get()));
+  if (mode >= TLSEXT_max_fragment_length_512 && mode <= TLSEXT_max_fragment_length_4096) {
+    most_per_record = size_t{1} << (8 + mode);
+  }
+  if (SSL_version(ssl.get()) == TLS1_3_VERSION && SSL_has_pending(ssl.get()) == 0 &&
+      cipher != nullptr) {
+    records =
+        RecordLayer::Create({is_server() ? RecordLayer::Role::kServer : RecordLayer::Role::kClient,
+                             SSL_CIPHER_get_protocol_id(cipher), context->impl().options.clock},
+                            read_secret.bytes(), write_secret.bytes());
+  }
+  read_secret.Wipe();
+  write_secret.Wipe();
+  if (records == nullptr) {
+    FailInside("the records can not be taken over from OpenSSL");
+    return false;
+  }
+  for (; written_by_ssl > 0; --written_by_ssl) {
+    records->CountWritten();
+  }
+  return true;
 }
 
 // OpenSSL keeps both sides' key shares until the connection ends and never looks at them again: up
@@ -212,10 +282,6 @@ void TlsEngine::Impl::ForgetKeyShares() {
 }
 
 EngineOutcome TlsEngine::Impl::Judge(const SslCallResult& call) {
-  if (flood == Flood::kSeen) {
-    FailOnFlood();
-    return EngineOutcome::kFailed;
-  }
   switch (call.error) {
     case SSL_ERROR_WANT_READ:
       return EngineOutcome::kWantRead;
@@ -234,45 +300,108 @@ void TlsEngine::Impl::Fail(const SslCallResult& call) {
   failure = ExplainFailure({call, chain_error, peer_id, alert_sent, alert_received});
 }
 
-void TlsEngine::Impl::FailOnFlood() {
-  AlertPeer(kAlertUnexpectedMessage);
+void TlsEngine::Impl::FailInside(const char* what) {
+  phase = Phase::kFailed;
+  failure.reason = base::CloseReason::kInternal;
+  failure.detail = absl::InternalError(what);
+  failure.peer_id = peer.has_value() ? peer->id.uri() : "";
+}
+
+void TlsEngine::Impl::FailOnFault(const RecordFault& fault) {
+  AlertPeer(fault.alert);
   phase = Phase::kFailed;
   failure.reason = base::CloseReason::kHandshakeFailed;
-  failure.detail = absl::ResourceExhaustedError(
-      "the peer sends too many records without application data (KeyUpdate, tickets)");
+  failure.detail = absl::Status(fault.code, fault.text);
   failure.peer_id = peer.has_value() ? peer->id.uri() : "";
-  failure.alert_sent = alert_sent;
+}
+
+void TlsEngine::Impl::FailOnAlert(int description) {
+  alert_received = description;
+  Fail({});
 }
 
 void TlsEngine::Impl::AlertPeer(int description) {
+  if (records == nullptr || write_end == WriteEnd::kClosed) {
+    return;
+  }
   write_end = WriteEnd::kClosed;
-  const auto record =
-      write_secret.SealAlert(SSL_get_current_cipher(ssl.get()), static_cast<uint8_t>(description));
-  if (record.has_value()) {
-    PutOutput(*record);
+  if (is_server()) {
+    ssl.reset();  // its ticket could only come behind the alert
+  }
+  const bool sealed = records->SealAlert(static_cast<uint8_t>(description), Output());
+  if (sealed && IsFatal(description)) {
     alert_sent = description;
     failure.alert_sent = description;
   }
 }
 
-size_t TlsEngine::Impl::ScratchOutput() const {
-  return scratch.user_ == this ? scratch.output_.size() - scratch_sent : 0;
+EngineResult TlsEngine::Impl::ReadSome(base::MutableByteSpan room, bool aside) {
+  if (opened_at < opened.size()) {
+    return {EngineOutcome::kDone, TakeOpened(room)};
+  }
+  if (read_end == ReadEnd::kSeen) {
+    return {EngineOutcome::kEnd, 0};
+  }
+  const base::ByteSpan record = input.Next();
+  const size_t wanted = RecordCipher::RoomFor(record);
+  if (record.empty() || (wanted > room.size() && !aside)) {
+    return {EngineOutcome::kWantRead, 0};
+  }
+  if (wanted <= room.size()) {
+    return OpenRecord(record, room);
+  }
+  opened.resize(wanted);
+  const EngineResult result = OpenRecord(record, opened);
+  opened.resize(result.bytes);
+  return {result.outcome, TakeOpened(room)};
 }
 
-void TlsEngine::Impl::KeepInput() {
-  if (KeptInput() == 0) {
-    kept_at = 0;
-    if (fed.empty()) {
-      Release(kept);
-      return;
-    }
-    kept.assign(fed.begin(), fed.end());
-  } else {
-    kept.erase(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(kept_at));
-    kept_at = 0;
-    kept.insert(kept.end(), fed.begin(), fed.end());
+size_t TlsEngine::Impl::TakeOpened(base::MutableByteSpan room) {
+  const size_t count = std::min(room.size(), opened.size() - opened_at);
+  std::copy_n(opened.data() + opened_at, count, room.begin());
+  opened_at += count;
+  if (opened_at == opened.size()) {
+    Release(opened);
+    opened_at = 0;
   }
-  fed = {};
+  return count;
+}
+
+EngineResult TlsEngine::Impl::OpenRecord(base::ByteSpan record, base::MutableByteSpan room) {
+  const RecordLayer::Step step = records->Open(record, room);
+  EngineResult result{EngineOutcome::kDone, step.bytes};
+  switch (step.kind) {
+    case RecordLayer::Kind::kData:
+    case RecordLayer::Kind::kControl:
+      break;
+    case RecordLayer::Kind::kTickets:
+      if (ssl != nullptr && !TakeTickets(record)) {
+        result.outcome = EngineOutcome::kFailed;
+      }
+      break;
+    case RecordLayer::Kind::kEnd:
+      read_end = ReadEnd::kSeen;
+      result.outcome = EngineOutcome::kEnd;
+      break;
+    case RecordLayer::Kind::kAlert:
+      FailOnAlert(step.alert);
+      result.outcome = EngineOutcome::kFailed;
+      break;
+    case RecordLayer::Kind::kFault:
+      FailOnFault(step.fault);
+      result.outcome = EngineOutcome::kFailed;
+      break;
+  }
+  // A client's SSL waits for the first record alone: our servers send their ticket in front of all.
+  if (!is_server()) {
+    ssl.reset();
+  }
+  input.Pop(record.size());
+  return result;
+}
+
+size_t TlsEngine::Impl::ScratchOutput() const {
+  return scratch.user_ == this ? scratch.output_.size() - scratch_sent : 0;
 }
 
 void TlsEngine::Impl::KeepOutput() {

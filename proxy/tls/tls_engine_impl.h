@@ -3,14 +3,17 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "proxy/tls/engine_bio.h"
-#include "proxy/tls/record_budget.h"
+#include "proxy/tls/record_cipher.h"
+#include "proxy/tls/record_input.h"
+#include "proxy/tls/record_layer.h"
 #include "proxy/tls/ssl_call.h"
 #include "proxy/tls/tls_context_impl.h"
 #include "proxy/tls/tls_engine.h"
-#include "proxy/tls/write_secret.h"
 
 namespace postern::tls {
 
@@ -38,9 +41,10 @@ struct TlsEngine::Impl final : EngineIo {
   bool TakesTicket(SSL_SESSION* session, SSL_TICKET_STATUS status);
   void KeepSession(SSL_SESSION* session);  // client, when a ticket came
   bool RestoreFacts();  // after the handshake; false: it resumed, and the peer is not acceptable
-  void GiveTicket();    // server, before it writes
-  void ForgetOffer();   // client: what it offered is of no use
-  void FreeSpareBuffers();
+  bool AwaitsTicket() const;  // whether the SSL is still needed, to make a ticket or to take one
+  bool GiveTicket();          // server, before it writes; false: the engine has failed
+  bool TakeTickets(base::ByteSpan record);  // client; false: the engine has failed
+  void ForgetOffer();                       // client: what it offered is of no use
   bool JudgeRestored();
   bool IsExpected(const x509::SpiffeId& id) const;
 
@@ -51,43 +55,65 @@ struct TlsEngine::Impl final : EngineIo {
   // OpenSSL's callbacks.
   int VerifyPeer(X509_STORE_CTX* store_ctx);
   void OnAlert(int where, int description);
-  void OnReadRecord();
+  void OnFinished();  // read or written, and not processed yet
+  void OnKeyLog(std::string_view line);
   void OnWrittenRecord(uint8_t outer_type);
-  void OnWrittenHandshakeMessage(uint8_t type);
 
   SslCallResult ShakeHands();
+  // After the handshake: from here on the records are ours. False: the engine has failed.
+  bool TakeOverRecords();
   void ForgetKeyShares();
-  // Judges a call that did not succeed: kWantRead, kEnd, or the end of the engine.
+  // Judges a call of the handshake that did not succeed: kWantRead, kEnd, or the end of the engine.
   EngineOutcome Judge(const SslCallResult& call);
   void Fail(const SslCallResult& call);
-  void FailOnFlood();
+  void FailInside(const char* what);
+  void FailOnFault(const RecordFault& fault);
+  void FailOnAlert(int description);
   void AlertPeer(int description);
 
-  // Input and output across turns.
-  size_t KeptInput() const { return kept.size() - kept_at; }
+  // Some of what can be read now: kDone with any number of bytes, kWantRead, kEnd or kFailed. A
+  // record that does not fit into `room` is opened aside if `aside`, and else left for later.
+  EngineResult ReadSome(base::MutableByteSpan room, bool aside);
+  EngineResult OpenRecord(base::ByteSpan record, base::MutableByteSpan room);
+  size_t TakeOpened(base::MutableByteSpan room);
+
+  // Output across turns.
   size_t Unsent() const { return unsent.size() - unsent_at; }
   size_t ScratchOutput() const;
-  void KeepInput();
+  RecordBuffer& Output();  // takes the scratch for this engine
   void KeepOutput();
 
+  // What OpenSSL would write by now is under keys and numbers that are ours: only a server's ticket
+  // may still come from it.
+  bool IsSslMuted() const { return phase != Phase::kHandshake && !is_server(); }
   bool is_server() const { return context->impl().is_server(); }
 
   enum class Phase : uint8_t { kHandshake, kOpen, kFailed };
   enum class WriteEnd : uint8_t { kOpen, kClosed };
   enum class ReadEnd : uint8_t { kOpen, kSeen };  // of the peer's direction: its close_notify
-  enum class Flood : uint8_t { kNone, kSeen };
-  // A message after the handshake makes OpenSSL set up its buffers of both directions, of 16 KB
-  // each, and it releases one only when that one is used next.
-  enum class Buffers : uint8_t { kInUse, kSpare };
+  // What OpenSSL knows of a finished handshake; its names live as long as the context.
+  struct Negotiated {
+    const char* cipher = "";
+    const char* group = "";
+    std::string alpn;
+    bool resumed = false;
+  };
 
   std::shared_ptr<const TlsContext> context;
   EngineScratch& scratch;
   std::vector<x509::SpiffeIdPattern> expected;
-  x509::SslPtr ssl;
+  x509::SslPtr ssl;                      // null once neither the handshake nor a ticket needs it
+  TrafficSecret read_secret;             // from the key log until the records are ours
+  TrafficSecret write_secret;            // the same
+  uint64_t written_by_ssl = 0;           // records under write_secret, before the records are ours
+  std::unique_ptr<RecordLayer> records;  // after the handshake
+  size_t most_per_record = kMaxRecordPlaintext;  // less for a client that has asked for it
+  Negotiated negotiated;
 
-  base::ByteSpan fed;         // of this turn, not consumed yet
-  std::vector<uint8_t> kept;  // of earlier turns; before `fed`
-  size_t kept_at = 0;
+  RecordInput input;
+  base::ByteSpan replayed;      // a record of tickets that the SSL is to see as well
+  std::vector<uint8_t> opened;  // plaintext that did not fit where it was wanted
+  size_t opened_at = 0;
   std::vector<uint8_t> unsent;  // of earlier turns; before the scratch's
   size_t unsent_at = 0;
   size_t scratch_sent = 0;
@@ -95,10 +121,6 @@ struct TlsEngine::Impl final : EngineIo {
   Phase phase = Phase::kHandshake;
   WriteEnd write_end = WriteEnd::kOpen;
   ReadEnd read_end = ReadEnd::kOpen;
-  Flood flood = Flood::kNone;
-  Buffers buffers = Buffers::kInUse;
-  RecordBudget budget;
-  WriteSecret write_secret;
 
   std::string_view listener;  // server: to which its tickets are bound
   std::string session_key;    // client: in the cache; empty when no session is to be kept

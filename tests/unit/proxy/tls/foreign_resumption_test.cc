@@ -276,7 +276,7 @@ TEST_F(ForeignResumptionTest, ReportsTheMemoryOfIdleConnectionsThatResumed) {
     }
     const size_t each = (mallinfo2().uordblks - before) / (2 * kPairs);
     std::printf("bytes per idle engine, resumed %d: %zu\n", resumed ? 1 : 0, each);
-    EXPECT_LT(each, 20U << 10U);
+    EXPECT_LT(each, 8U << 10U);
   }
 }
 

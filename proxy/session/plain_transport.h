@@ -26,6 +26,7 @@ class PlainTransport final : public Transport, private net::Stream::Handler {
   size_t Unsent() const override { return 0; }
   void CloseWrite() override;
   bool WriteClosed() const override { return write_ == WriteState::kClosed; }
+  bool WriteFailed() const override { return false; }  // a FIN needs no room
   void WantRead(bool want) override;
   void Reset() override;
   bool Refuse(int alert) override;

@@ -196,6 +196,10 @@ void Relay::PassOnEnd(Half& half) {
     return;  // OnTransportWritable comes back
   }
   half.sink->CloseWrite();
+  if (half.sink->WriteFailed()) {
+    SinkFailed(half);
+    return;
+  }
   if (!half.sink->WriteClosed()) {
     return;  // likewise
   }

@@ -27,6 +27,7 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   size_t Unsent() const override { return engine_->OutputBytes(); }
   void CloseWrite() override;
   bool WriteClosed() const override { return write_ == WriteState::kClosed; }
+  bool WriteFailed() const override { return write_ == WriteState::kFailed; }
   void WantRead(bool want) override;
   void Reset() override;
   bool Refuse(int alert) override;

@@ -66,9 +66,11 @@ class Transport {
   virtual TransportResult Write(base::ByteSpan in) = 0;
   // Bytes taken, not yet given to the kernel.
   virtual size_t Unsent() const = 0;
-  // Ends our direction after what was taken; complete once WriteClosed.
+  // Ends our direction after what was taken; complete once WriteClosed. WriteFailed: it never will
+  // be, as the peer is gone; nothing else tells.
   virtual void CloseWrite() = 0;
   virtual bool WriteClosed() const = 0;
+  virtual bool WriteFailed() const = 0;
 
   virtual void WantRead(bool want) = 0;
 

@@ -97,8 +97,9 @@ class FakeTransport final : public session::Transport {
     return {n > 0 ? session::TransportOutcome::kDone : session::TransportOutcome::kWouldBlock, n};
   }
   size_t Unsent() const override { return 0; }
-  void CloseWrite() override { write_closed_ = true; }
+  void CloseWrite() override { write_closed_ = !write_fails_; }
   bool WriteClosed() const override { return write_closed_; }
+  bool WriteFailed() const override { return write_fails_; }
   void WantRead(bool want) override { wants_read_ = want; }
   void Reset() override { reset_ = true; }
   bool Refuse(int /*alert*/) override { return false; }

@@ -42,6 +42,32 @@ TEST(ResetTest, OfTheClientReachesTheApplication) {
   EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kReset)) << pair.client.Reasons();
 }
 
+// The client's direction has ended, so that its reset is not heard; then there is nobody to whom
+// the application's end could be passed on.
+TEST(ResetTest, BetweenTheTwoEndsLeavesNothing) {
+  std::atomic<bool> half_closed = false;
+  std::atomic<bool> gone = false;
+  std::atomic<bool> may_end = false;
+  ProxyPair pair([&](Socket socket) {
+    EXPECT_EQ(socket.ReadToEnd(), "x");
+    half_closed = true;
+    EXPECT_TRUE(Await([&] { return gone.load(); }));
+    socket.Send("to nobody");  // by which the client's proxy learns that its client is gone
+    EXPECT_TRUE(Await([&] { return may_end.load(); }));
+  });
+  pair.Start();
+  Socket socket = pair.Connect();
+  socket.Send("x");
+  socket.ShutdownWrite();
+  EXPECT_TRUE(Await([&] { return half_closed.load(); }));
+  socket.Reset();
+  gone = true;
+  EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kReset)) << pair.client.Reasons();
+  may_end = true;
+  EXPECT_TRUE(pair.server.AwaitClosed(CloseReason::kReset)) << pair.server.Reasons();
+  EXPECT_TRUE(pair.server.AwaitIdle()) << pair.server.Reasons();
+}
+
 TEST(ResetTest, WhileDataFlowsEndsBothSidesAndLeavesNothing) {
   ProxyPair pair([](Socket socket) {
     const std::string block(1U << 16U, 'x');

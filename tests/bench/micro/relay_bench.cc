@@ -38,6 +38,7 @@ class MemoryTransport final : public session::Transport {
   size_t Unsent() const override { return 0; }
   void CloseWrite() override {}
   bool WriteClosed() const override { return false; }
+  bool WriteFailed() const override { return false; }
   void WantRead(bool /*want*/) override {}
   void Reset() override {}
   bool Refuse(int /*alert*/) override { return false; }

@@ -224,6 +224,19 @@ TEST_F(RelayTest, PrefersTheAlertThatWaitsBehindAFailedWrite) {
   EXPECT_EQ(failures_[0].reason, CloseReason::kRejectedByPeer);
 }
 
+TEST_F(RelayTest, EndsWhenTheEndCannotBePassedOn) {
+  relay_->Start({});
+  downstream_.PeerEnds();
+  downstream_.Poll();
+  downstream_.FailWrites(CloseReason::kReset);
+  upstream_.PeerEnds();
+  upstream_.Poll();
+  EXPECT_EQ(done_, 0);
+  ASSERT_EQ(failures_.size(), 1U);
+  EXPECT_EQ(failures_[0].reason, CloseReason::kReset);
+  EXPECT_EQ(failures_[0].side, Side::kDownstream);
+}
+
 TEST_F(RelayTest, FindsADeadPeerByWhatItDoesNotAcknowledge) {
   relay_->Start({});
   downstream_.SetUnacknowledged(std::chrono::seconds(59));

@@ -213,7 +213,7 @@ ServiceParts IssuerProcess::Impl::Parts() {
 absl::Status IssuerProcess::Impl::ListenTcp() {
   auto listener = TcpListener::Listen(
       config.listen,
-      {.total = config.max_connections, .per_source = config.max_connections_per_source});
+      {.total = config.max_connections, .per_source = config.max_connections_per_source}, clock);
   if (!listener.ok()) {
     return absl::UnavailableError(base::StrCat("--listen: cannot listen on ",
                                                Authority(config.listen), ": ",

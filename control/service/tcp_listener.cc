@@ -20,7 +20,6 @@
 #include <thread>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "common/base/strings.h"
 #include "control/attest/unix_peer.h"
 
@@ -112,8 +111,8 @@ ConnectionLimits WithinDescriptors(ConnectionLimits limits) {
 }  // namespace
 
 struct TcpListener::Impl {
-  Impl(OwnedFd listening, ConnectionLimits limits)
-      : fd(std::move(listening)), ledger(limits, &IsSocket) {}
+  Impl(OwnedFd listening, ConnectionLimits limits, const base::Clock& with)
+      : fd(std::move(listening)), clock(with), ledger(limits, &IsSocket) {}
 
   void AcceptAll();
   void Take(int accepted, const SocketAddress& peer);
@@ -121,18 +120,19 @@ struct TcpListener::Impl {
   void Sweep();
 
   const OwnedFd fd;
+  const base::Clock& clock;
   OwnedFd stop;
   uint16_t port = 0;
   ListenerCounters counters;
-  ConnectionLedger ledger;  // the thread's alone
-  absl::Time swept_at = absl::InfinitePast();
+  ConnectionLedger ledger;                              // the thread's alone
+  absl::Duration swept_at = -absl::InfiniteDuration();  // SinceBoot: the wall clock may go back
   std::unique_ptr<Acceptor> acceptor;
   std::thread thread;
 };
 
 void TcpListener::Impl::Sweep() {
   ledger.Sweep();
-  swept_at = absl::Now();
+  swept_at = clock.SinceBoot();
   counters.open.store(ledger.open(), std::memory_order_relaxed);
 }
 
@@ -145,7 +145,7 @@ ConnectionLedger::Verdict TcpListener::Impl::Judge(int accepted, const SocketAdd
   ConnectionLedger::Verdict verdict = ledger.Admit(accepted, facts.st_ino, source);
   // A flood must not make us look at all connections for each of its own.
   if (verdict != ConnectionLedger::Verdict::kAdmitted &&
-      absl::Now() - swept_at >= kSweepAtMostEvery) {
+      clock.SinceBoot() - swept_at >= kSweepAtMostEvery) {
     Sweep();
     verdict = ledger.Admit(accepted, facts.st_ino, source);
   }
@@ -185,7 +185,7 @@ void TcpListener::Impl::AcceptAll() {
     if (waits[0].revents != 0) {
       return;
     }
-    if (absl::Now() - swept_at >= absl::Milliseconds(kIdleSweepMs)) {
+    if (clock.SinceBoot() - swept_at >= absl::Milliseconds(kIdleSweepMs)) {
       Sweep();
     }
     SocketAddress peer{};
@@ -201,7 +201,8 @@ void TcpListener::Impl::AcceptAll() {
 }
 
 absl::StatusOr<std::unique_ptr<TcpListener>> TcpListener::Listen(const ListenAddress& address,
-                                                                 ConnectionLimits limits) {
+                                                                 ConnectionLimits limits,
+                                                                 const base::Clock& clock) {
   const std::optional<SocketAddress> wanted = ToSocketAddress(address);
   if (!wanted.has_value()) {
     return absl::UnavailableError(base::StrCat(address.host, " is no address"));
@@ -212,7 +213,7 @@ absl::StatusOr<std::unique_ptr<TcpListener>> TcpListener::Listen(const ListenAdd
   }
   SocketAddress bound{};
   socklen_t size = sizeof(bound);
-  auto impl = std::make_unique<Impl>(*std::move(fd), WithinDescriptors(limits));
+  auto impl = std::make_unique<Impl>(*std::move(fd), WithinDescriptors(limits), clock);
   impl->stop = OwnedFd(eventfd(0, EFD_CLOEXEC));
   if (!impl->stop.valid() || getsockname(impl->fd.get(), &bound.any, &size) != 0) {
     return absl::UnavailableError(std::strerror(errno));

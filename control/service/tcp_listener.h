@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "control/service/connection_ledger.h"
 #include "control/service/issuer_config.h"
 
@@ -30,8 +31,10 @@ class TcpListener {
  public:
   // Binds and listens; port 0 picks one. The limits are cut to what RLIMIT_NOFILE leaves beside the
   // store, the log and the other ports. Unavailable: the system's error, naming the address.
+  // `clock` outlives the listener.
   static absl::StatusOr<std::unique_ptr<TcpListener>> Listen(const ListenAddress& address,
-                                                             ConnectionLimits limits);
+                                                             ConnectionLimits limits,
+                                                             const base::Clock& clock);
   ~TcpListener();
   TcpListener(const TcpListener&) = delete;
   TcpListener& operator=(const TcpListener&) = delete;

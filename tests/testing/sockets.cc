@@ -104,12 +104,13 @@ Socket::Socket(int fd) : fd_(fd) {
 }
 
 Socket::Socket(Socket&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), last_end_(other.last_end_) {}
+    : fd_(std::exchange(other.fd_, -1)), last_end_(other.last_end_), was_reset_(other.was_reset_) {}
 
 Socket& Socket::operator=(Socket&& other) noexcept {
   Close();
   fd_ = std::exchange(other.fd_, -1);
   last_end_ = other.last_end_;
+  was_reset_ = other.was_reset_;
   return *this;
 }
 
@@ -158,6 +159,7 @@ bool Socket::Send(std::string_view bytes) {
     const ssize_t n =
         Uninterrupted([&] { return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); });
     if (n < 0) {
+      was_reset_ = was_reset_ || errno == ECONNRESET || errno == EPIPE;
       return false;
     }
     bytes.remove_prefix(static_cast<size_t>(n));
@@ -169,7 +171,8 @@ std::string Socket::Read(size_t most) {
   std::string bytes(most, '\0');
   const ssize_t n = Uninterrupted([&] { return recv(fd_, bytes.data(), bytes.size(), 0); });
   if (n <= 0) {
-    last_end_ = n == 0                                    ? ReadEnd::kEnd
+    last_end_ = n == 0 && was_reset_                      ? ReadEnd::kReset
+                : n == 0                                  ? ReadEnd::kEnd
                 : errno == ECONNRESET || errno == EPIPE   ? ReadEnd::kReset
                 : errno == EAGAIN || errno == EWOULDBLOCK ? ReadEnd::kTimeout
                                                           : ReadEnd::kError;

@@ -57,6 +57,7 @@ class Socket {
  private:
   int fd_ = -1;
   ReadEnd last_end_ = ReadEnd::kEnd;
+  bool was_reset_ = false;  // a Send was told so; the kernel tells once, and reads end from then on
 };
 
 // A server on 127.0.0.1 (port picked by the system) or a unix path, that serves each connection in

@@ -123,28 +123,31 @@ absl::StatusOr<DestinationSet> DestinationSet::FromYaml(std::string_view yaml,
     if (!parsed.ok()) {
       return parsed.status();
     }
-    for (const base::Cidr& range : parsed->ranges) {
-      set.rules_.push_back({range, parsed->ports, parsed->destination});
+    const auto destination =
+        std::make_shared<const MeshDestination>(std::move(parsed->destination));
+    for (const base::Cidr& cidr : parsed->ranges) {
+      Range& range = set.ranges_[cidr];
+      for (const uint16_t port : parsed->ports) {
+        range.ports.try_emplace(port, destination);  // the first in the file counts
+      }
+      if (parsed->ports.empty() && range.other_ports == nullptr) {
+        range.other_ports = destination;
+      }
     }
   }
-  std::ranges::stable_sort(set.rules_, [](const Rule& a, const Rule& b) {
-    if (a.range.prefix_length() != b.range.prefix_length()) {
-      return a.range.prefix_length() > b.range.prefix_length();
-    }
-    return !a.ports.empty() && b.ports.empty();
-  });
   return set;
 }
 
 std::optional<MeshDestination> DestinationSet::Find(const base::IpAddress& ip,
                                                     uint16_t port) const {
-  for (const Rule& rule : rules_) {
-    if (rule.range.Contains(ip) &&
-        (rule.ports.empty() || std::ranges::find(rule.ports, port) != rule.ports.end())) {
-      return rule.destination;
+  std::shared_ptr<const MeshDestination> found;
+  ranges_.ForEachAround(ip, [&found, port](const Range& range) {
+    if (found == nullptr) {
+      const auto exact = range.ports.find(port);
+      found = exact != range.ports.end() ? exact->second : range.other_ports;
     }
-  }
-  return std::nullopt;
+  });
+  return found != nullptr ? std::optional(*found) : std::nullopt;
 }
 
 }  // namespace postern::config

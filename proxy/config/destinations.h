@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/base/ip.h"
+#include "common/base/range_map.h"
 #include "common/x509/spiffe_id.h"
 
 namespace postern::config {
@@ -37,16 +40,17 @@ class DestinationSet {
   // stand in one file.
   static absl::StatusOr<DestinationSet> FromYaml(std::string_view yaml, std::string_view file_name);
 
+  // One hash lookup for each prefix length in the file, however many destinations there are.
   std::optional<MeshDestination> Find(const base::IpAddress& ip, uint16_t port) const;
-  bool empty() const { return rules_.empty(); }
+  bool empty() const { return ranges_.empty(); }
 
  private:
-  struct Rule {
-    base::Cidr range;
-    std::vector<uint16_t> ports;
-    MeshDestination destination;
+  // What the file says of one range. Destinations are shared by their document's ranges and ports.
+  struct Range {
+    absl::flat_hash_map<uint16_t, std::shared_ptr<const MeshDestination>> ports;
+    std::shared_ptr<const MeshDestination> other_ports;
   };
-  std::vector<Rule> rules_;  // most specific first
+  base::RangeMap<Range> ranges_;
 };
 
 }  // namespace postern::config

@@ -2,7 +2,6 @@
 #include "proxy/policy/rule_index.h"
 
 #include <algorithm>
-#include <array>
 
 namespace postern::policy {
 namespace {
@@ -11,18 +10,6 @@ constexpr size_t kMaxEntries = 1'000'000;
 constexpr std::string_view kScheme = "spiffe://";
 
 }  // namespace
-
-base::IpAddress MaskAddress(const base::IpAddress& ip, int prefix_length) {
-  std::array<uint8_t, 16> bytes{};
-  const base::ByteSpan source = ip.bytes();
-  for (size_t i = 0; i < source.size(); ++i) {
-    const int bits = std::clamp(prefix_length - static_cast<int>(i) * 8, 0, 8);
-    bytes[i] = static_cast<uint8_t>(source[i] & (0xFF00U >> static_cast<unsigned>(bits)));
-  }
-  // Four or sixteen bytes are always an address, and of the same family: a v6 one is never
-  // v4-mapped, and clearing bits behind a prefix does not make it so.
-  return *base::IpAddress::FromBytes({bytes.data(), source.size()});
-}
 
 bool RuleIndex::Condition::Holds(const ConnectionFacts& facts) const {
   if (!cidrs.empty() &&

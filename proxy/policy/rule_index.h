@@ -6,53 +6,15 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "common/base/ip.h"
+#include "common/base/range_map.h"
 #include "common/base/strings.h"
 #include "proxy/policy/policy_document.h"
 
 namespace postern::policy {
-
-// Address ranges with a value each: one hash lookup for each prefix length that occurs.
-template <typename Value>
-class RangeMap {
- public:
-  Value& operator[](const base::Cidr& range) {
-    std::vector<int>& lengths = range.base().is_v4() ? v4_lengths_ : v6_lengths_;
-    if (std::ranges::find(lengths, range.prefix_length()) == lengths.end()) {
-      lengths.push_back(range.prefix_length());
-    }
-    return values_[{range.base(), range.prefix_length()}];
-  }
-
-  // Calls `visit` with the value of each range that holds `ip`.
-  template <typename Visit>
-  void ForEachAround(const base::IpAddress& ip, Visit visit) const {
-    for (const int length : ip.is_v4() ? v4_lengths_ : v6_lengths_) {
-      const auto found = values_.find({Masked(ip, length), length});
-      if (found != values_.end()) {
-        visit(found->second);
-      }
-    }
-  }
-
- private:
-  static base::IpAddress Masked(const base::IpAddress& ip, int length);
-
-  absl::flat_hash_map<std::pair<base::IpAddress, int>, Value> values_;
-  std::vector<int> v4_lengths_, v6_lengths_;
-};
-
-// `ip` with all bits behind the prefix cleared.
-base::IpAddress MaskAddress(const base::IpAddress& ip, int prefix_length);
-
-template <typename Value>
-base::IpAddress RangeMap<Value>::Masked(const base::IpAddress& ip, int length) {
-  return MaskAddress(ip, length);
-}
 
 // The rules of one action, compiled so that the number of rules hardly matters: by whom (exact
 // identity, prefix, trust domain, address range), then by port or tunnel. What one rule demands
@@ -105,7 +67,7 @@ class RuleIndex {
   absl::flat_hash_map<std::string, Targets> prefixes_;  // with their trailing slash
   size_t longest_prefix_ = 0;
   absl::flat_hash_map<std::string, Targets> trust_domains_;
-  RangeMap<Targets> ranges_;
+  base::RangeMap<Targets> ranges_;
 };
 
 }  // namespace postern::policy

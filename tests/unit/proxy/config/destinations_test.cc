@@ -54,6 +54,23 @@ TEST(DestinationSetTest, FindsTheMostSpecific) {
   EXPECT_TRUE(DestinationSet().empty());
 }
 
+TEST(DestinationSetTest, FallsBackToAWiderRangeAndKeepsTheFirstInTheFile) {
+  const DestinationSet set = MustRead({
+      "addresses: [10.0.0.7], ports: [1, 2], spiffeIds: [spiffe://td/first]",
+      "addresses: [10.0.0.7, 10.0.0.9], ports: [2, 3], spiffeIds: [spiffe://td/second]",
+      "addresses: [0.0.0.0/0], spiffeIds: [spiffe://td/all]",
+      "addresses: [10.0.0.0/24], ports: [4], spiffeIds: [spiffe://td/range]",
+      "addresses: [0.0.0.0/0], spiffeIds: [spiffe://td/all-again]",
+  });
+  EXPECT_EQ(Expected(set, "10.0.0.7", 2), "spiffe://td/first");
+  EXPECT_EQ(Expected(set, "10.0.0.7", 3), "spiffe://td/second");
+  EXPECT_EQ(Expected(set, "10.0.0.9", 2), "spiffe://td/second");
+  EXPECT_EQ(Expected(set, "10.0.0.7", 4), "spiffe://td/range");
+  EXPECT_EQ(Expected(set, "10.0.0.7", 5), "spiffe://td/all");
+  EXPECT_EQ(Expected(set, "192.0.2.1", 4), "spiffe://td/all");
+  EXPECT_EQ(Expected(set, "::1", 4), "") << "0.0.0.0/0 is of IPv4";
+}
+
 TEST(DestinationSetTest, ReadsWhereToConnect) {
   struct Row {
     std::string text, ip;

@@ -35,7 +35,7 @@ struct CreatedToken {
 
 // The operator's verbs on entries and tokens: checks what an operator wrote, then stores it.
 // Thread-safe; blocks on the store. After a change that returned OK, tell the mesh
-// (mesh::MeshState::ReloadEntries).
+// (mesh::MeshState::ReloadEntry).
 class Registry {
  public:
   // All outlive the registry; `ttl` is copied.

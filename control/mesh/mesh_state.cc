@@ -231,6 +231,27 @@ absl::Status MeshState::ReloadEntries() {
   return absl::OkStatus();
 }
 
+absl::Status MeshState::ReloadEntry(const std::string& id) {
+  const std::lock_guard reload(impl_->reload_mutex);
+  absl::StatusOr<store::Entry> read = impl_->store.entries().GetEntry(id);
+  if (!read.ok() && !absl::IsNotFound(read.status())) {
+    return read.status();
+  }
+  Impl::Wakes wakes;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (read.ok()) {
+      impl_->entries.insert_or_assign(id, *std::move(read));
+    } else if (impl_->entries.erase(id) > 0) {
+      impl_->lingering.erase(id);
+      impl_->speakers_changed = true;
+    }
+    impl_->Republish(id, 0, wakes);
+  }
+  Impl::CallAll(wakes);
+  return absl::OkStatus();
+}
+
 absl::Status MeshState::LoadSpeakers() {
   absl::StatusOr<std::vector<store::Speaker>> read = impl_->store.speakers().ListSpeakers();
   if (!read.ok()) {

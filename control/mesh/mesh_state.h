@@ -108,8 +108,13 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
   // Reads the policy documents again, after PolicyStore::PutPolicy. On error the old ones stay.
   absl::Status ReloadPolicy();
 
-  // Reads the entries again, after any change of them. On error the old ones stay.
+  // Reads all entries again: at the start, and now and then in case a ReloadEntry failed. On error
+  // the old ones stay.
   absl::Status ReloadEntries();
+
+  // Reads one entry again, after it was made or deleted; its cost does not grow with their number.
+  // On error what was known of it stays.
+  absl::Status ReloadEntry(const std::string& id);
 
   // Forgets proxies that went longer than kLinger ago, and stores who is connected, for a restart.
   // For a timer, about every second. The store's errors pass through; the next call tries again.

@@ -107,7 +107,7 @@ absl::Status AdminService::DoCreateEntry(const grpc::ServerContext& context,
     return created.status();
   }
   response = ToMessage(*created);
-  return parts_.mesh->ReloadEntries();
+  return parts_.mesh->ReloadEntry(created->id);
 }
 
 absl::Status AdminService::DoListEntries(const grpc::ServerContext& context,
@@ -135,7 +135,7 @@ absl::Status AdminService::DoDeleteEntry(const grpc::ServerContext& context,
   if (absl::Status deleted = registry_.DeleteEntry(request.id()); !deleted.ok()) {
     return deleted;
   }
-  return parts_.mesh->ReloadEntries();
+  return parts_.mesh->ReloadEntry(request.id());
 }
 
 absl::Status AdminService::DoCreateToken(const grpc::ServerContext& context,
@@ -156,7 +156,7 @@ absl::Status AdminService::DoCreateToken(const grpc::ServerContext& context,
   response.set_token(created->token);
   *response.mutable_entry() = ToMessage(created->entry);
   response.set_expires_at(absl::ToUnixSeconds(created->expires_at));
-  return parts_.mesh->ReloadEntries();
+  return parts_.mesh->ReloadEntry(created->entry.id);
 }
 
 absl::Status AdminService::DoPutPolicy(const grpc::ServerContext& context,

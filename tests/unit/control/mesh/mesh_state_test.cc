@@ -214,6 +214,38 @@ TEST_F(MeshStateTest, ADeletedEntryTakesItsEndpointsAlong) {
   EXPECT_THAT(Expected(At("198.18.0.1", 80)), IsEmpty());
 }
 
+TEST_F(MeshStateTest, ReadsOneEntryAgainAndNoOther) {
+  const auto client = Add("/client", {});
+  std::atomic<int> wakes{0};
+  auto session = Connect(client, "198.18.0.9", &wakes);
+  ASSERT_TRUE(session->Subscribe(std::vector<Address>{At("198.18.0.7", 80)}).ok());
+  session->Take();
+  const auto create = [this](std::string_view path, std::string_view address) {
+    return *store_->entries().CreateEntry({.spiffe_id = Id(path),
+                                           .selectors = {"unix:path:" + std::string(path)},
+                                           .allowed_addresses = {*base::Cidr::Parse(address)}});
+  };
+  const auto web = create("/web", "198.18.0.7");
+  create("/db", "198.18.0.8");
+  ASSERT_TRUE(state_->ReloadEntry(web.id).ok());
+  EXPECT_THAT(Expected(At("198.18.0.7", 80)), ElementsAre("spiffe://example.org/web"));
+  EXPECT_THAT(Expected(At("198.18.0.8", 80)), IsEmpty()) << "it was not asked for";
+  EXPECT_EQ(wakes, 1);
+  session->Take();
+
+  auto served = Connect(web, "198.18.0.7");
+  Serve(*served, {0});
+  ASSERT_TRUE(state_->Maintain().ok());
+  ASSERT_THAT(*store_->speakers().ListSpeakers(), SizeIs(1));
+  ASSERT_TRUE(store_->entries().DeleteEntry(web.id).ok());
+  ASSERT_TRUE(state_->ReloadEntry(web.id).ok());
+  EXPECT_THAT(Expected(At("198.18.0.7", 80)), IsEmpty()) << "deleted";
+  EXPECT_EQ(wakes, 2);
+  EXPECT_TRUE(
+      absl::IsNotFound(state_->Connect({web.spiffe_id, web.id, Ip("198.18.0.7")}, [] {}).status()));
+  EXPECT_TRUE(state_->ReloadEntry("none").ok()) << "not known before, not known now";
+}
+
 TEST_F(MeshStateTest, RefusesAProxyWhoseIdentityIsNotItsEntrys) {
   const auto entry = Add("/web", {});
   EXPECT_TRUE(

@@ -45,23 +45,32 @@ def settled_cpu_seconds(pids, timeout=2.0):
     return before
 
 
-def pss_kib(pids):
-    """Proportional set size of the processes and their descendants, KiB."""
+def _rollup_kib(pids, name):
     total = 0
     for pid in pids:
         for one in tree(pid):
             with open(f"/proc/{one}/smaps_rollup", encoding="ascii") as handle:
-                total += int(re.search(r"^Pss:\s+(\d+) kB", handle.read(), re.MULTILINE).group(1))
+                total += int(re.search(rf"^{name}:\s+(\d+) kB", handle.read(), re.MULTILINE).group(1))
     return total
 
 
-def settled_pss_kib(pids, quiet=0.2, timeout=10.0):
+def pss_kib(pids):
+    """Proportional set size of the processes and their descendants, KiB."""
+    return _rollup_kib(pids, "Pss")
+
+
+def anonymous_kib(pids):
+    """The anonymous part of it: what they have written, no pages of programs and libraries."""
+    return _rollup_kib(pids, "Pss_Anon")
+
+
+def settled_pss_kib(pids, quiet=0.2, timeout=10.0, size_of=pss_kib):
     """PSS once it has stood still for `quiet` seconds: allocators give back late."""
     deadline = time.monotonic() + timeout
-    before, since = pss_kib(pids), time.monotonic()
+    before, since = size_of(pids), time.monotonic()
     while (now := time.monotonic()) < deadline and now - since < quiet:
         time.sleep(0.1)
-        size = pss_kib(pids)
+        size = size_of(pids)
         if abs(size - before) > 16:
             before, since = size, time.monotonic()
     return before
@@ -70,3 +79,8 @@ def settled_pss_kib(pids, quiet=0.2, timeout=10.0):
 def idle_pss_kib(pids):
     """PSS after two quiet seconds: a program may give back what only its start has needed."""
     return settled_pss_kib(pids, quiet=2.0)
+
+
+def idle_anonymous_kib(pids):
+    """The anonymous part after two quiet seconds."""
+    return settled_pss_kib(pids, quiet=2.0, size_of=anonymous_kib)

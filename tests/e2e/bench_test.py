@@ -203,5 +203,29 @@ class HelloTest(unittest.TestCase):
             self.assertIsNone(probe.find_hello(retry + whole[:end]))
 
 
+class GrowthTest(unittest.TestCase):
+    def test_measures_every_axis_at_three_sizes(self):
+        with tempfile.TemporaryDirectory(prefix="pstn-bench-test-") as directory:
+            os.chmod(directory, 0o755)  # one of the proxies runs as another user
+            out = os.path.join(directory, "out.json")
+            done = subprocess.run(
+                [sys.executable, os.path.join(BENCH, "growth.py"), "--quick", "--build", BUILD,
+                 "--json", out], env=dict(os.environ, TMPDIR=directory), text=True, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200)
+            self.assertEqual(done.returncode, 0, done.stdout)
+            with open(out, encoding="utf-8") as handle:
+                content = json.load(handle)
+            expected = {"connections": 2, "workloads": 4, "endpoints": 5, "learnt": 3, "rules": 3}
+            for axis, keys in expected.items():
+                self.assertEqual(len(content[axis]), 3, axis)
+                for size, found in content[axis].items():
+                    self.assertEqual(len(found), keys, f"{axis} {size}: {found}")
+                    for key, samples in found.items():
+                        # Few connections may fit into what the heap has left.
+                        least = -1 if key in ("connection_kib", "learnt_mib") else 0
+                        self.assertGreaterEqual(samples[0], least, f"{axis} {size} {key}")
+            self.assertEqual(glob.glob(directory + "/pstn-bench-*"), [])
+
+
 if __name__ == "__main__":
     unittest.main()

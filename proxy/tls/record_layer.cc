@@ -142,9 +142,10 @@ Step RecordLayer::OnHandshake(base::ByteSpan content) {
     return OnMessages(content);
   }
   // CheckMessageHeader bounds what is gathered here.
-  std::vector<uint8_t> gathered;
-  gathered.swap(unfinished_);
-  gathered.insert(gathered.end(), content.begin(), content.end());
+  std::vector<uint8_t> gathered(unfinished_.size() + content.size());
+  std::copy(content.begin(), content.end(),
+            std::copy(unfinished_.begin(), unfinished_.end(), gathered.begin()));
+  unfinished_ = {};
   const Step step = OnMessages(gathered);
   return step.kind == Kind::kTickets ? Control() : step;  // of this record alone they are not
 }

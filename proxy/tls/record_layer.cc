@@ -145,7 +145,7 @@ Step RecordLayer::OnHandshake(base::ByteSpan content) {
   std::vector<uint8_t> gathered(unfinished_.size() + content.size());
   std::copy(content.begin(), content.end(),
             std::copy(unfinished_.begin(), unfinished_.end(), gathered.begin()));
-  unfinished_ = {};
+  std::vector<uint8_t>().swap(unfinished_);
   const Step step = OnMessages(gathered);
   return step.kind == Kind::kTickets ? Control() : step;  // of this record alone they are not
 }

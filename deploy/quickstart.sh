@@ -127,7 +127,7 @@ make_namespaces() {
   fi
   for name in "${spaces[@]}"; do
     ip netns add "pstn-$name"
-    ip -n "pstn-$name" link set lo up
+    inside "$name" ip link set lo up
   done
   join client server 1
   join client issuer 2
@@ -140,9 +140,9 @@ join() {
   local end space host
   for end in "a $left 1" "b $right 2"; do
     read -r end space host <<<"$end"
-    ip -n "pstn-$space" addr add "198.18.$n.$host/24" dev "pstn$n$end"
-    ip -n "pstn-$space" addr add "fd00:5b:$n::$host/64" dev "pstn$n$end" nodad
-    ip -n "pstn-$space" link set "pstn$n$end" up
+    inside "$space" ip addr add "198.18.$n.$host/24" dev "pstn$n$end"
+    inside "$space" ip addr add "fd00:5b:$n::$host/64" dev "pstn$n$end" nodad
+    inside "$space" ip link set "pstn$n$end" up
   done
 }
 

@@ -56,7 +56,8 @@ class Namespace:
         self.path = f"/run/netns/{name}"
 
     def prefix(self, uid=None):
-        """The words that run a command inside, as `uid` when given."""
+        """The words that run a command inside, as `uid` when given. `ip netns exec` and `ip -n` would
+        remount /, which a chroot into a plain directory does not allow."""
         words = ["nsenter", f"--net={self.path}"]
         if uid:
             words += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
@@ -131,7 +132,7 @@ class Lab:
         space = Namespace(f"{self._prefix}-{name}")
         run(["ip", "netns", "add", space.name])
         self._namespaces[name] = space
-        run(["ip", "-n", space.name, "link", "set", "lo", "up"])
+        space.run("ip", "link", "set", "lo", "up")
         # Addresses can be used at once; duplicates do not exist here.
         for key in ("all", "default"):
             space.run("sysctl", "-q", "-w", f"net.ipv6.conf.{key}.accept_dad=0", check=False)
@@ -143,10 +144,9 @@ class Lab:
         run(["ip", "link", "add", a, "netns", left.name, "type", "veth",
              "peer", "name", b, "netns", right.name])
         for space, device, host in ((left, a, 1), (right, b, 2)):
-            run(["ip", "-n", space.name, "addr", "add", f"198.18.{number}.{host}/24", "dev", device])
-            run(["ip", "-n", space.name, "addr", "add", f"fd00:5b:{number}::{host}/64",
-                 "dev", device, "nodad"])
-            run(["ip", "-n", space.name, "link", "set", device, "up"])
+            space.run("ip", "addr", "add", f"198.18.{number}.{host}/24", "dev", device)
+            space.run("ip", "addr", "add", f"fd00:5b:{number}::{host}/64", "dev", device, "nodad")
+            space.run("ip", "link", "set", device, "up")
         return a, b
 
     def start(self, space, *command, uid=None, **options):

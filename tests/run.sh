@@ -81,7 +81,8 @@ run_preset() {
 quick_labels=lint,unit,integration
 case $quick,$only in
   yes,'') run_preset release "$quick_labels" ;;
-  yes,*) run_preset "$only" "$quick_labels" ;;
+  yes,release) run_preset release "$quick_labels" ;;
+  yes,*) run_preset "$only" unit,integration ;;  # what lint says of binaries is of the release's
   no,release) run_preset release "$quick_labels,netns,e2e" ;;
   no,asan | no,tsan) run_preset "$only" unit,integration,netns,e2e ;;
   no,'')

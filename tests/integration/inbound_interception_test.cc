@@ -4,6 +4,7 @@
 // real redirect is tested in namespaces.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,13 +31,25 @@ class InboundInterceptionTest : public ::testing::Test {
  protected:
   InboundInterceptionTest() : web_(ca_.Mint(kWeb)) {}
 
-  void Start(Server::Serve serve, PeerMode mode) {
-    Serve(std::move(serve));
+  void Start(const Server::Serve& serve, PeerMode mode) {
+    Serve(serve);
     Run(mode);
   }
-  void Serve(Server::Serve serve) {
-    app_ = std::make_unique<Server>(std::move(serve));
+  void Serve(const Server::Serve& serve) {
+    serve_ = serve;
+    app_ = std::make_unique<Server>(serve);
     GoesTo(Loopback(app_->port()));
+  }
+  // The system may give the proxy, in the other address family, the number that the application
+  // has: a connection there would be one to the proxy itself.
+  void LeaveTheProxysPorts() {
+    const auto is_proxys = [this](const session::Worker::BoundListener& listener) {
+      return listener.address.port() == app_->port();
+    };
+    while (std::any_of(proxy_.worker().listeners().begin(), proxy_.worker().listeners().end(),
+                       is_proxys)) {
+      Serve(serve_);
+    }
   }
   // Where connections were going from now on.
   void GoesTo(const net::SocketAddress& destination) {
@@ -55,6 +68,7 @@ class InboundInterceptionTest : public ::testing::Test {
       return destination_;
     };
     proxy_.Start();
+    LeaveTheProxysPorts();
     proxy_.PublishIdentity(ca_, kDb);
     proxy_.PublishPolicy(policy::PolicySet::SameTrustDomain(x509::SpiffeId::Parse(kDb).value()));
   }
@@ -66,6 +80,7 @@ class InboundInterceptionTest : public ::testing::Test {
   fakes::FakeEndpointDirectory directory_;
   std::mutex mutex_;
   net::SocketAddress destination_;  // guarded by mutex_
+  Server::Serve serve_;
   std::unique_ptr<Server> app_;
   TestProxy proxy_;
 };

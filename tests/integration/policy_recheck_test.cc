@@ -12,25 +12,6 @@ namespace {
 
 using base::CloseReason;
 
-constexpr std::string_view kDenyWeb = R"(
-apiVersion: postern.dev/v1
-kind: AuthorizationPolicy
-metadata: {name: no-web}
-spec:
-  action: DENY
-  rules:
-    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
-)";
-constexpr std::string_view kAllowWeb = R"(
-apiVersion: postern.dev/v1
-kind: AuthorizationPolicy
-metadata: {name: web-only}
-spec:
-  action: ALLOW
-  rules:
-    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
-)";
-
 std::string Exchange(Socket& socket, std::string_view text) {
   socket.Send(text);
   return socket.ReadExactly(text.size());

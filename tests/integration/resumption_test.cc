@@ -15,25 +15,6 @@ using base::CloseReason;
 using base::Direction;
 using telemetry::TicketRefusal;
 
-constexpr std::string_view kAllowWeb = R"(
-apiVersion: postern.dev/v1
-kind: AuthorizationPolicy
-metadata: {name: web-only}
-spec:
-  action: ALLOW
-  rules:
-    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
-)";
-constexpr std::string_view kDenyWeb = R"(
-apiVersion: postern.dev/v1
-kind: AuthorizationPolicy
-metadata: {name: no-web}
-spec:
-  action: DENY
-  rules:
-    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
-)";
-
 class ResumptionTest : public ::testing::Test {
  protected:
   // One connection from end to end; the answer brings the ticket.

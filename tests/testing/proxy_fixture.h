@@ -80,6 +80,26 @@ class TestProxy {
 inline constexpr std::string_view kWeb = "spiffe://example.org/web";
 inline constexpr std::string_view kDb = "spiffe://example.org/db";
 
+// Policies about kWeb, for PublishPolicy.
+inline constexpr std::string_view kAllowWeb = R"(
+apiVersion: postern.dev/v1
+kind: AuthorizationPolicy
+metadata: {name: web-only}
+spec:
+  action: ALLOW
+  rules:
+    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
+)";
+inline constexpr std::string_view kDenyWeb = R"(
+apiVersion: postern.dev/v1
+kind: AuthorizationPolicy
+metadata: {name: no-web}
+spec:
+  action: DENY
+  rules:
+    - from: [{spiffeIds: ["spiffe://example.org/web"]}]
+)";
+
 // An application server, a proxy in front of it with an inbound tunnel, and a proxy of a client
 // with an outbound tunnel to it:   test -> client -> mTLS -> server -> application.
 class ProxyPair {

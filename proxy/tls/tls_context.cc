@@ -113,8 +113,7 @@ absl::Status TlsContext::Impl::ConfigureProtocol() const {
     return OpensslRefused("signature algorithms");
   }
   SSL_CTX_set_options(c, Options());
-  SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
+  SSL_CTX_set_mode(c, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
   SSL_CTX_set_max_cert_list(c, static_cast<long>(options.max_chain_bytes));
   return absl::OkStatus();
 }

@@ -47,6 +47,12 @@ class ScaleTest(harness.MeshTest):
         wait_until(lambda: proxy.descriptors() <= count, 10,
                    lambda: f"{proxy.name}: {proxy.descriptors()} descriptors, {count} before")
 
+    @staticmethod
+    def wait_for_memory(proxy, limit):
+        """What the allocator holds free is given back by a timer, so not at the last connection's end."""
+        wait_until(lambda: proxy.resident() < limit, 10,
+                   lambda: f"{proxy.name}: {proxy.resident()} bytes resident, limit {limit}")
+
     def test_two_thousand_at_a_time_leave_nothing(self):
         self.release(self.hold(50), 50)  # what is made once and kept is there now
         descriptors = [proxy.descriptors() for proxy in self.proxies()]
@@ -57,7 +63,7 @@ class ScaleTest(harness.MeshTest):
         for proxy, count, memory in zip(self.proxies(), descriptors, after_one):
             self.wait_for_descriptors(proxy, count)
             # The allocator may keep what it had once; a second and a third time must not add to it.
-            self.assertLess(proxy.resident() - memory, 4 * MEBIBYTE, proxy.name)
+            self.wait_for_memory(proxy, memory + 4 * MEBIBYTE)
 
     def churn(self, count):
         done = self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", str(count))
@@ -74,7 +80,7 @@ class ScaleTest(harness.MeshTest):
         for i, proxy in enumerate(self.proxies()):
             self.assertEqual(proxy.metric("postern_connections_opened_total"), opened[i] + SEQUENTIAL)
             self.wait_for_descriptors(proxy, descriptors[i])
-            self.assertLess(proxy.resident() - memory[i], 2 * MEBIBYTE, proxy.name)
+            self.wait_for_memory(proxy, memory[i] + 2 * MEBIBYTE)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,11 @@ Svid::Svid(SpiffeId id, std::vector<X509Ptr> chain, PkeyPtr key)
       not_before_(NotBefore(leaf())),
       not_after_(NotAfter(leaf())),
       serial_(SerialHex(leaf())) {
+  validities_.reserve(chain_.size());
   for (const X509Ptr& certificate : chain_) {
-    not_after_ = std::min(not_after_, NotAfter(certificate.get()));
+    const Validity& validity = validities_.emplace_back(
+        Validity{NotBefore(certificate.get()), NotAfter(certificate.get())});
+    not_after_ = std::min(not_after_, validity.ends);
   }
 }
 
@@ -153,19 +156,19 @@ absl::StatusOr<Svid> Svid::FromPem(std::string_view chain_pem, std::string_view 
 }
 
 absl::Status Svid::CheckUsable(absl::Time now) const {
-  for (size_t i = 0; i < chain_.size(); ++i) {
-    const std::string who =
-        base::StrCat("certificate ", i + 1, " of the chain of '", id_.uri(), "' ");
-    const absl::Time begins = NotBefore(chain_[i].get());
-    const absl::Time ends = NotAfter(chain_[i].get());
+  const auto who = [this](size_t i) {
+    return base::StrCat("certificate ", i + 1, " of the chain of '", id_.uri(), "' ");
+  };
+  for (size_t i = 0; i < validities_.size(); ++i) {
+    const auto& [begins, ends] = validities_[i];
     if (now < begins) {
       return absl::FailedPreconditionError(
-          base::StrCat(who, "is not valid for another ", Rounded(begins - now)));
+          base::StrCat(who(i), "is not valid for another ", Rounded(begins - now)));
     }
     // RFC 5280 section 4.1.2.5 counts notAfter itself in; OpenSSL, and so our peers, do not.
     if (now >= ends) {
       return absl::FailedPreconditionError(
-          base::StrCat(who, "expired ", Rounded(now - ends), " ago"));
+          base::StrCat(who(i), "expired ", Rounded(now - ends), " ago"));
     }
   }
   return absl::OkStatus();

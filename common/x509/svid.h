@@ -35,6 +35,12 @@ class Svid {
   absl::Status CheckUsable(absl::Time now) const;
 
  private:
+  // Read once: each connection asks, and OpenSSL parses the text anew each time.
+  struct Validity {
+    absl::Time begins;
+    absl::Time ends;
+  };
+
   Svid(SpiffeId id, std::vector<X509Ptr> chain, PkeyPtr key);
   SpiffeId id_;
   std::vector<X509Ptr> chain_;
@@ -42,6 +48,7 @@ class Svid {
   absl::Time not_before_;
   absl::Time not_after_;
   std::string serial_;
+  std::vector<Validity> validities_;  // of the chain
 };
 
 }  // namespace postern::x509

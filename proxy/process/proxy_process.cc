@@ -166,7 +166,8 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   session::WorkerShared shared;
   shared.config = &config;
   shared.clock = &clock;
-  shared.access_log = access_log.get();
+  // Whoever writes no log makes no records for it.
+  shared.access_log = config.access_log.empty() ? nullptr : access_log.get();
   shared.failures = &failures;
   shared.endpoints = &identity->directory();
   for (unsigned index = 0; index < config.workers; ++index) {

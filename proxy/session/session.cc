@@ -453,12 +453,12 @@ void Session::Record(const base::Failure& end) {
   BeforeRecord();
   const bool failed = end.reason != CloseReason::kOk;
   if (worker_.shared.access_log != nullptr || (failed && worker_.shared.failures != nullptr)) {
-    const telemetry::AccessRecord record = MakeRecord(end);
-    if (worker_.shared.access_log != nullptr) {
-      worker_.shared.access_log->Add(record);
-    }
+    telemetry::AccessRecord record = MakeRecord(end);
     if (failed && worker_.shared.failures != nullptr) {
       worker_.shared.failures->Add(record);
+    }
+    if (worker_.shared.access_log != nullptr) {
+      worker_.shared.access_log->Add(std::move(record));
     }
   }
   CountEnd(end);  // last: who sees the count finds the record

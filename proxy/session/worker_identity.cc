@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "common/base/strings.h"
 #include "common/x509/certificate.h"
 
 namespace postern::session {
@@ -49,7 +50,7 @@ absl::StatusOr<std::shared_ptr<const WorkerIdentity>> WorkerIdentity::Create(
 }
 
 bool WorkerIdentity::Trusts(const x509::VerifiedPeer& peer) const {
-  const auto found = roots_.find(std::string(peer.id.trust_domain_name()));
+  const auto found = roots_.find(base::ToAbsl(peer.id.trust_domain_name()));
   return found != roots_.end() && !peer.chain_sha256.empty() &&
          found->second.contains(peer.chain_sha256.back());
 }

@@ -286,12 +286,12 @@ AccessLog::~AccessLog() {
   }
 }
 
-void AccessLog::Add(const AccessRecord& record) {
+void AccessLog::Add(AccessRecord record) {
   if (impl_ == nullptr) {
     return;
   }
-  auto copy = std::make_unique<AccessRecord>(record);
-  if (!impl_->queue.TryPush(copy)) {
+  auto entry = std::make_unique<AccessRecord>(std::move(record));
+  if (!impl_->queue.TryPush(entry)) {
     impl_->dropped.fetch_add(1, std::memory_order_relaxed);
     return;
   }

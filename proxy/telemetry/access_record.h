@@ -42,7 +42,7 @@ class AccessLog {
   static absl::StatusOr<std::unique_ptr<AccessLog>> Open(const std::string& target);
   ~AccessLog();  // writes out what is queued
 
-  void Add(const AccessRecord& record);
+  void Add(AccessRecord record);
   void Reopen();  // after logrotate moved the file away
   uint64_t dropped() const;
 

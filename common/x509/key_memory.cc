@@ -14,7 +14,7 @@ namespace {
 // way: some kilobytes. The keys of earlier renewals go with the last connection that used them.
 constexpr size_t kReserve = size_t{128} << 10U;
 // Measured on OpenSSL 3.0 and 3.5: 32 for each key share that an end keeps while the connection is
-// open; a client sends two of them.
+// open; a client that is asked for another one has two.
 constexpr size_t kPerConnection = 64;
 constexpr size_t kSmallestBlock = 32;
 

@@ -16,11 +16,6 @@
 namespace postern::tls {
 namespace {
 
-// One key share each for the two groups that peers have, so that a peer without the first needs no
-// second round ("*" is the syntax of OpenSSL 3.5, where the first group came in as well).
-constexpr const char* kGroupsWithPostQuantum = "*X25519MLKEM768:*X25519:P-256";
-constexpr const char* kGroups = "X25519:P-256";
-
 // ECDSA P-256 first, which is what a leaf of ours signs with. PKCS#1 counts in TLS 1.3 for the
 // signatures inside certificates only.
 constexpr const char* kSignatures =
@@ -105,9 +100,8 @@ absl::Status TlsContext::Impl::ConfigureProtocol() const {
   if (SSL_CTX_set_ciphersuites(c, CipherSuites()) != 1) {
     return OpensslRefused("cipher suites");
   }
-  if (SSL_CTX_set1_groups_list(c, kGroupsWithPostQuantum) != 1 &&
-      SSL_CTX_set1_groups_list(c, kGroups) != 1) {
-    return OpensslRefused("groups");
+  if (const absl::Status groups = key_shares.Configure(c); !groups.ok()) {
+    return groups;
   }
   if (SSL_CTX_set1_sigalgs_list(c, kSignatures) != 1) {
     return OpensslRefused("signature algorithms");

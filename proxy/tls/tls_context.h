@@ -34,7 +34,8 @@ struct TlsOptions {
 
 // One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, tickets
 // only as TlsOptions says, no 0-RTT, no renegotiation, no certificate compression, groups and
-// signatures as design.md says (X25519MLKEM768 first where the library has it, found at run time).
+// signatures as design.md says (X25519MLKEM768 first where the library has it, found at run time;
+// a client sends one key share, see key_shares.h).
 // Immutable once made, and confined to one thread with its engines: each worker builds its own from
 // the shared snapshot. An engine keeps what it needs alive by itself, so a context may be replaced
 // while connections are open.

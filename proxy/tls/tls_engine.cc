@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateClient(
   if (!opened.ok()) {
     return opened;
   }
+  impl->OfferShares(destination);
   impl->OfferSession(destination);
   return std::unique_ptr<TlsEngine>(new TlsEngine(std::move(impl)));
 }
@@ -66,6 +67,7 @@ EngineResult TlsEngine::Handshake() {
   if (!impl_->TakeOverRecords() || !impl_->RestoreFacts()) {
     return {EngineOutcome::kFailed, 0};
   }
+  impl_->LearnShares();
   if (impl_->AwaitsTicket()) {
     impl_->ForgetKeyShares();
   } else {

@@ -144,7 +144,9 @@ void TlsEngine::Impl::PutOutput(base::ByteSpan bytes) noexcept {
     return;
   }
   RecordBuffer& output = Output();
-  output.insert(output.end(), bytes.begin(), bytes.end());
+  const size_t at = output.size();  // insert would construct byte after byte
+  output.resize(at + bytes.size());
+  std::copy(bytes.begin(), bytes.end(), output.data() + at);
 }
 
 RecordBuffer& TlsEngine::Impl::Output() {
@@ -217,6 +219,21 @@ void TlsEngine::Impl::OnKeyLog(std::string_view line) {
   const bool of_server = label == "SERVER_TRAFFIC_SECRET_0";
   if (of_server || label == "CLIENT_TRAFFIC_SECRET_0") {
     ReadSecret(line, of_server == is_server() ? write_secret : read_secret);
+  }
+}
+
+void TlsEngine::Impl::OfferShares(std::string_view to) {
+  if (!is_server() && !to.empty()) {
+    dialled = to;
+    context->impl().key_shares.Offer(ssl.get(), dialled);
+  }
+}
+
+void TlsEngine::Impl::LearnShares() {
+  if (!dialled.empty()) {
+    context->impl().key_shares.Learn(dialled,
+                                     static_cast<int>(SSL_get_negotiated_group(ssl.get())));
+    std::string().swap(dialled);
   }
 }
 

@@ -35,6 +35,10 @@ struct TlsEngine::Impl final : EngineIo {
 
   absl::Status Open();
 
+  // Client: the key share of its hello, and what the peer took of it.
+  void OfferShares(std::string_view to);
+  void LearnShares();
+
   // Resumption: engine_resumption.cc.
   void OfferSession(std::string_view destination);  // client, before its hello
   int PutFacts(SSL_SESSION* session);               // server, into its ticket; 0: it failed
@@ -122,6 +126,7 @@ struct TlsEngine::Impl final : EngineIo {
   WriteEnd write_end = WriteEnd::kOpen;
   ReadEnd read_end = ReadEnd::kOpen;
 
+  std::string dialled;        // client: the destination, until the handshake is done
   std::string_view listener;  // server: to which its tickets are bound
   std::string session_key;    // client: in the cache; empty when no session is to be kept
   std::shared_ptr<const CachedSession> offered;  // client, until the handshake is done

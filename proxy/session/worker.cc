@@ -71,7 +71,7 @@ struct Worker::Impl {
   const std::unique_ptr<net::Loop> loop;
   telemetry::WorkerMetrics metrics;
   tls::EngineScratch tls_scratch;
-  std::vector<uint8_t> relay_scratch;
+  tls::RecordBuffer relay_scratch;
   OwnAddresses own;
   SessionTable table;
   WorkerContext context;

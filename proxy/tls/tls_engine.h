@@ -64,7 +64,7 @@ class EngineScratch {
 
  private:
   friend class TlsEngine;
-  std::vector<uint8_t> input_;
+  RecordBuffer input_;  // pages that no read has filled are none of the process
   RecordBuffer output_;
   const void* user_ = nullptr;  // the engine whose bytes are in output_
 };

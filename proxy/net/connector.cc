@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -29,7 +30,7 @@ constexpr milliseconds kLongestRetry{50};
 // same poll handle then serves the session.
 struct Connector::Attempt final : Stream::Handler {
   Attempt(Loop& on_loop, const SocketAddress& to, Done when_done)
-      : loop(on_loop), target(to), done(std::move(when_done)), later(on_loop, [this] { Step(); }) {}
+      : loop(on_loop), target(to), done(std::move(when_done)) {}
   virtual ~Attempt() = default;
 
   void Open(const ConnectOptions& options);
@@ -37,17 +38,24 @@ struct Connector::Attempt final : Stream::Handler {
   void OnReadable(Stream& /*stream*/) noexcept override {}
   void OnWritable(Stream& connecting) noexcept override;
   void Step();
+  void Later(milliseconds delay);
   void FinishLater(absl::Status with);
   void Finish();
+  std::unique_ptr<Stream> TakeAtOnce();
   bool ConnectedToItself() const;
 
   Loop& loop;
   SocketAddress target;
   Done done;
-  Timer later;  // so that nothing calls back from inside the constructor
+  std::optional<Timer> later;  // so that nothing calls back from inside the constructor
   std::unique_ptr<Stream> stream;
   milliseconds retry = kFirstRetry;
   absl::Status outcome;
+  enum class AtOnce : uint8_t {
+    kNo,     // the callback tells
+    kAsked,  // a connect that is over at once waits for TakeAtOnce
+    kThere,  // and does
+  } at_once = AtOnce::kNo;
   enum class Next : uint8_t { kConnect, kFinish } next = Next::kConnect;
 };
 
@@ -71,25 +79,38 @@ void Connector::Attempt::Open(const ConnectOptions& options) {
     FinishLater(ErrnoStatus(errno, "SO_MARK (needs CAP_NET_ADMIN)"));
     return;
   }
+  at_once = options.near ? AtOnce::kAsked : AtOnce::kNo;
   Connect();
 }
 
+// Loopback has done its three steps by the time the first call says that they are under way; the
+// second one says so, and spares a turn of the loop and the polling for it.
 void Connector::Attempt::Connect() {
   sockaddr_storage storage{};
   const socklen_t length = target.ToSockaddr(&storage);
-  if (connect(stream->fd(), reinterpret_cast<sockaddr*>(&storage), length) == 0) {
-    FinishLater(absl::OkStatus());
+  const auto call = [&] {
+    return connect(stream->fd(), reinterpret_cast<sockaddr*>(&storage), length) == 0;
+  };
+  const bool asked = at_once == AtOnce::kAsked;
+  if (call() || (asked && errno == EINPROGRESS && (call() || errno == EISCONN))) {
+    if (asked) {
+      at_once = AtOnce::kThere;
+    } else {
+      FinishLater(absl::OkStatus());
+    }
     return;
   }
-  if (errno == EINPROGRESS || errno == EINTR) {
+  const int error = errno;
+  at_once = AtOnce::kNo;
+  if (error == EINPROGRESS || error == EALREADY || error == EINTR) {
     stream->SetHandler(this);
     stream->WantWrite(true);
-  } else if (errno == EAGAIN && target.is_unix()) {
+  } else if (error == EAGAIN && target.is_unix()) {
     next = Next::kConnect;
-    later.Start(retry);
+    Later(retry);
     retry = std::min(retry * 2, kLongestRetry);
   } else {
-    FinishLater(ErrnoStatus(errno, "connect"));
+    FinishLater(ErrnoStatus(error, "connect"));
   }
 }
 
@@ -115,10 +136,17 @@ void Connector::Attempt::Step() {
   }
 }
 
+void Connector::Attempt::Later(milliseconds delay) {
+  if (!later.has_value()) {
+    later.emplace(loop, [this] { Step(); });
+  }
+  later->Start(delay);
+}
+
 void Connector::Attempt::FinishLater(absl::Status with) {
   outcome = std::move(with);
   next = Next::kFinish;
-  later.Start(milliseconds(0));
+  Later(milliseconds(0));
 }
 
 // The callback may destroy the Connector, and this with it: nothing is touched after it.
@@ -135,6 +163,17 @@ void Connector::Attempt::Finish() {
   const std::string message = base::StrCat(target.ToString(), ": ", outcome.message());
   call(absl::IsResourceExhausted(outcome) ? absl::ResourceExhaustedError(message)
                                           : absl::UnavailableError(message));
+}
+
+std::unique_ptr<Stream> Connector::Attempt::TakeAtOnce() {
+  if (std::exchange(at_once, AtOnce::kNo) != AtOnce::kThere) {
+    return nullptr;
+  }
+  if (ConnectedToItself()) {
+    FinishLater(ErrnoStatus(ECONNREFUSED, "connect"));
+    return nullptr;
+  }
+  return std::move(stream);
 }
 
 // Without a listener on a local port of the ephemeral range, the kernel may pick that very port as
@@ -154,5 +193,9 @@ Connector::Connector(Loop& loop, const SocketAddress& target, const ConnectOptio
 }
 
 Connector::~Connector() = default;
+
+std::unique_ptr<Stream> Connector::TakeAtOnce() {
+  return attempt_->TakeAtOnce();
+}
 
 }  // namespace postern::net

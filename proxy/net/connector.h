@@ -14,6 +14,7 @@ namespace postern::net {
 
 struct ConnectOptions {
   uint32_t mark = 0;  // SO_MARK, so that interception rules pass it; 0 none
+  bool near = false;  // the target is on this host: see TakeAtOnce
 };
 
 // One connect attempt. Destroying it cancels; the callback comes once, never from inside the
@@ -26,6 +27,10 @@ class Connector {
   ~Connector();
   Connector(const Connector&) = delete;
   Connector& operator=(const Connector&) = delete;
+
+  // Must be asked right after the constructor when options.near was set: the stream, if it is
+  // connected already, and then the callback does not come; else null.
+  std::unique_ptr<Stream> TakeAtOnce();
 
  private:
   struct Attempt;

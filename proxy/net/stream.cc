@@ -25,7 +25,9 @@ struct Stream::Block final : HandleBlock {
   static void OnPoll(uv_poll_t* poll, int status, int events) noexcept;
   void Deliver(int status, int events) noexcept;
   // Sees to it that what is wanted now is polled for. That reading is not wanted any more is left
-  // until bytes come: most often it is wanted again before, and each change is an epoll_ctl(2).
+  // until bytes come: most often it is wanted again before, and each change is two epoll_ctl(2). At
+  // the end it is not left: that is told again and again. Inside Deliver nothing is done: what its
+  // callbacks want one after the other is judged once, behind them.
   void UpdateMask() noexcept;
   // Makes the poll mask exactly what is wanted now.
   void SettleMask() noexcept;
@@ -36,6 +38,8 @@ struct Stream::Block final : HandleBlock {
   int fd = -1;
   int wanted = 0;  // UV_READABLE | UV_WRITABLE, as the owner asked
   int mask = 0;    // what libuv polls for
+  enum class Turn : uint8_t { kNone, kDelivering } turn = Turn::kNone;
+  enum class ReadEnd : uint8_t { kOpen, kSeen } read_end = ReadEnd::kOpen;  // the peer's FIN
 };
 
 void Stream::Block::OnPoll(uv_poll_t* poll, int status, int events) noexcept {
@@ -54,12 +58,14 @@ void Stream::Block::Deliver(int status, int events) noexcept {
   }
   const bool unwanted = (events & ~(handler != nullptr ? wanted : 0)) != 0;
   // The owner may destroy the stream in each of these, which shows in usable().
+  turn = Turn::kDelivering;
   if ((events & wanted & UV_READABLE) != 0 && handler != nullptr) {
     handler->OnReadable(*stream);
   }
   if (usable() && (events & wanted & UV_WRITABLE) != 0 && handler != nullptr) {
     handler->OnWritable(*stream);
   }
+  turn = Turn::kNone;
   if (usable()) {
     unwanted ? SettleMask() : UpdateMask();
   }
@@ -67,7 +73,7 @@ void Stream::Block::Deliver(int status, int events) noexcept {
 
 void Stream::Block::UpdateMask() noexcept {
   const int next = handler != nullptr ? wanted : 0;
-  if (mask != (next | UV_READABLE)) {
+  if (turn == Turn::kNone && (mask != (next | UV_READABLE) || read_end == ReadEnd::kSeen)) {
     SettleMask();
   }
 }
@@ -132,6 +138,7 @@ IoResult Stream::Read(base::MutableByteSpan buffer) {
       return {IoOutcome::kDone, static_cast<size_t>(got), 0};
     }
     if (got == 0) {
+      block_->read_end = Block::ReadEnd::kSeen;
       return {IoOutcome::kEnd, 0, 0};
     }
     if (errno != EINTR) {

@@ -12,12 +12,18 @@ Dialer::Dialer(net::Loop& loop, const net::ConnectOptions& options, Done done)
 
 Dialer::~Dialer() = default;
 
-void Dialer::Dial(const net::SocketAddress& address) {
+std::optional<Dialer::Dialled> Dialer::Dial(const net::SocketAddress& address) {
   addresses_.push_back(address);
   TryNext();
+  std::unique_ptr<net::Stream> stream = options_.near ? connector_->TakeAtOnce() : nullptr;
+  if (stream == nullptr) {
+    return std::nullopt;
+  }
+  return Dialled{std::move(stream), address};
 }
 
 void Dialer::DialName(const std::string& host, uint16_t port) {
+  options_.near = false;
   resolver_.emplace(loop_, host, port,
                     [this](absl::StatusOr<std::vector<net::SocketAddress>> addresses) {
                       OnResolved(std::move(addresses));

@@ -34,7 +34,8 @@ class Dialer {
   Dialer(const Dialer&) = delete;
   Dialer& operator=(const Dialer&) = delete;
 
-  void Dial(const net::SocketAddress& address);
+  // With options.near: what is connected already is returned, and the callback does not come.
+  std::optional<Dialled> Dial(const net::SocketAddress& address);
   void DialName(const std::string& host, uint16_t port);
 
  private:

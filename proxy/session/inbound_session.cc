@@ -387,9 +387,16 @@ void InboundSession::OnDownstreamReadable() {
       upstream_->WantRead(false);
       ReadFirstBytes();
       return;
+    case Phase::kConnect:
+      if (passes_ != PlaintextReason::kServerFirst) {
+        TakeEarlyBytes();
+        return;
+      }
+      break;
     default:
-      LookAtWatchedDownstream();
+      break;
   }
+  LookAtWatchedDownstream();
 }
 
 void InboundSession::OnUpstreamReadable() {

@@ -38,7 +38,7 @@ class OutboundSession final : public Session {
   void OnHandshakeDone() override;
   void Authorize();
 
-  void OnDownstreamReadable() override { LookAtWatchedDownstream(); }
+  void OnDownstreamReadable() override { TakeEarlyBytes(); }
   void OnUpstreamReadable() override {}
   void OnIdentity() override { NeedIdentity(); }
   bool JudgeFirstBytes(base::ByteSpan bytes) override;

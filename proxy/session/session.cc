@@ -21,6 +21,9 @@ using std::chrono::milliseconds;
 // A refused peer is read for so many bytes, lest it talks for ever.
 constexpr uint32_t kMaxDiscarded = 256U << 10U;
 
+// Of what the downstream says before the relay; most requests are shorter.
+constexpr size_t kMaxEarly = 4U << 10U;
+
 // From the accept to the end of the handshake: what the cap on handshakes counts.
 constexpr bool IsHandshaking(Phase phase) {
   return phase == Phase::kSniff || phase == Phase::kAwaitIdentity || phase == Phase::kHandshake;
@@ -246,7 +249,11 @@ void Session::PassPlaintext(telemetry::PlaintextReason reason) {
 void Session::StartConnect(const net::SocketAddress& address) {
   Advance(Phase::kConnect);
   upstream_address_ = address;
-  NewDialer().Dial(address);
+  std::optional<Dialer::Dialled> dialled = NewDialer().Dial(address);
+  if (dialled.has_value()) {
+    OnDialled(*std::move(dialled));
+    return;
+  }
   WatchDownstream();
 }
 
@@ -259,6 +266,8 @@ void Session::StartConnect(const config::AddressSpec& name) {
 Dialer& Session::NewDialer() {
   net::ConnectOptions options;
   options.mark = worker_.config().mark;
+  // The application that an inbound connection is for stands on this host.
+  options.near = via_.direction == base::Direction::kInbound;
   return dialer_.emplace(worker_.loop, options, [this](absl::StatusOr<Dialer::Dialled> dialled) {
     OnDialled(std::move(dialled));
   });
@@ -298,6 +307,33 @@ void Session::LookAtWatchedDownstream() {
   downstream_->WantRead(false);  // bytes or an end: the relay reads them
 }
 
+// Costs no more than to read them later; to leave them there costs several changes of what is
+// polled for. What comes behind them waits for the relay.
+void Session::TakeEarlyBytes() {
+  if (!early_.empty()) {
+    LookAtWatchedDownstream();
+    return;
+  }
+  const base::MutableByteSpan room = worker_.relay_scratch.first(kMaxEarly);
+  const TransportResult read = downstream_->Read(room);
+  switch (read.outcome) {
+    case TransportOutcome::kDone:
+      early_.assign(room.begin(), room.begin() + static_cast<ptrdiff_t>(read.bytes));
+      return;
+    case TransportOutcome::kWouldBlock:
+      return;
+    case TransportOutcome::kEnd:
+      downstream_->WantRead(false);  // the relay sees it again
+      return;
+    case TransportOutcome::kFailed: {
+      base::Failure failure = downstream_->failure();
+      failure.side = Side::kDownstream;
+      Fail(std::move(failure));
+      return;
+    }
+  }
+}
+
 // ---------------------------------------------------------------- relaying
 
 void Session::StartRelay(base::ByteSpan first_bytes) {
@@ -312,7 +348,9 @@ void Session::StartRelay(base::ByteSpan first_bytes) {
   }
   Relay::Owner& owner = *this;
   relay_.emplace(worker_.loop, *downstream_, *upstream_, owner, options);
-  relay_->Start(first_bytes);
+  early_.insert(early_.begin(), first_bytes.begin(), first_bytes.end());
+  const std::vector<uint8_t> first = std::exchange(early_, {});
+  relay_->Start(first);
 }
 
 bool Session::OnFirstBytes(base::ByteSpan bytes) noexcept {

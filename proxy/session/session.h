@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -81,6 +82,8 @@ class Session : private Transport::Handler, private Relay::Owner {
   // Before the relay nobody reads the downstream: this tells a reset from bytes that can wait.
   void WatchDownstream();
   void LookAtWatchedDownstream();
+  // The same where nothing but the relay can follow: its first bytes are kept for it.
+  void TakeEarlyBytes();
   void WatchUpstream();
   void Secure(telemetry::Security security);
   void PassPlaintext(telemetry::PlaintextReason reason);
@@ -140,6 +143,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   net::Timer timer_;
   std::optional<Dialer> dialer_;
   std::optional<Relay> relay_;
+  std::vector<uint8_t> early_;  // from the downstream, for the relay
   uint32_t discarded_ = 0;
   Phase phase_ = Phase::kAccept;
   telemetry::Security security_ = telemetry::Security::kNone;

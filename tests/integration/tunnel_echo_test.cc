@@ -28,6 +28,31 @@ TEST(TunnelEchoTest, CarriesBytesThroughMutualTls) {
   EXPECT_EQ(pair.client.Secured(telemetry::Security::kMutualTls), 1U);
 }
 
+// What the application says at once is taken in before there is a connection to carry it, up to a
+// bound; the rest waits in the kernel.
+TEST(TunnelEchoTest, CarriesWhatWasSaidBeforeTheHandshakeInOrder) {
+  for (const size_t size : {size_t{1}, size_t{4096}, size_t{5000}, size_t{60'000}}) {
+    ProxyPair pair(&Echo);
+    pair.Start();
+    TestProxy early;  // a client that has no certificate yet
+    early.AddTunnel(base::Direction::kOutbound, "127.0.0.1:0",
+                    "127.0.0.1:" + std::to_string(pair.server.Port()), {std::string(kDb)});
+    early.Start();
+    Socket socket = early.Connect();
+    const std::string sent = Pattern(size, 3);
+    ASSERT_TRUE(socket.Send(sent.substr(0, size / 2)));
+    ASSERT_TRUE(Await([&] { return early.Opened() == 1; }));
+    ASSERT_TRUE(socket.Send(sent.substr(size / 2)));
+    socket.ShutdownWrite();
+    early.PublishIdentity(pair.ca, kWeb);
+    EXPECT_EQ(socket.ReadExactly(size), sent) << size;
+    EXPECT_EQ(socket.DrainToEnd(), ReadEnd::kEnd);
+    EXPECT_TRUE(early.AwaitClosed(CloseReason::kOk)) << early.Reasons();
+    const telemetry::WorkerMetrics& metrics = early.worker().metrics();
+    EXPECT_EQ(metrics.bytes[1][0].value(), size) << "counted once";
+  }
+}
+
 TEST(TunnelEchoTest, CountsTheBytesOfTheApplicationOnce) {
   ProxyPair pair(&Echo);
   pair.Start();

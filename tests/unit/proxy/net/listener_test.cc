@@ -294,6 +294,41 @@ TEST_F(ListenerTest, CallsBackFromTheLoopNeverFromTheConstructor) {
   EXPECT_TRUE(RunUntil(*loop_, [&] { return calls == 1; }));
 }
 
+TEST_F(ListenerTest, HasAConnectOnThisHostAtOnceIfItIsAskedFor) {
+  int calls = 0;
+  const ConnectOptions near = {.near = true};
+  auto tcp = Listener::Listen(*loop_, Loopback(), {}, Keep());
+  auto local = Listener::Listen(*loop_, UnixPath(), {}, Keep());
+  for (const SocketAddress& to : {(*tcp)->LocalAddress(), UnixPath()}) {
+    Connector connector(*loop_, to, near, [&](auto) { ++calls; });
+    const std::unique_ptr<Stream> stream = connector.TakeAtOnce();
+    ASSERT_NE(stream, nullptr);
+    Collector collector;
+    stream->SetHandler(&collector);
+    stream->WantRead(true);
+    ASSERT_TRUE(RunUntil(*loop_, [&] { return !accepted_.empty(); }));
+    WriteText(*accepted_.back(), "hello");
+    EXPECT_TRUE(RunUntil(*loop_, [&] { return collector.bytes == "hello"; }));
+    accepted_.clear();
+  }
+  EXPECT_EQ(calls, 0);
+}
+
+TEST_F(ListenerTest, TellsLaterThatAConnectOnThisHostWasRefused) {
+  auto listener = Listener::Listen(*loop_, Loopback(), {}, Keep());
+  const SocketAddress gone = (*listener)->LocalAddress();
+  listener->reset();
+  for (const SocketAddress& to : {gone, UnixPath()}) {
+    absl::Status outcome;
+    Connector connector(*loop_, to, {.near = true},
+                        [&](auto result) { outcome = result.status(); });
+    EXPECT_EQ(connector.TakeAtOnce(), nullptr);
+    EXPECT_TRUE(outcome.ok()) << "not from inside";
+    EXPECT_TRUE(RunUntil(*loop_, [&] { return absl::IsUnavailable(outcome); }));
+    EXPECT_NE(outcome.message().find(to.ToString()), absl::string_view::npos) << outcome;
+  }
+}
+
 TEST_F(ListenerTest, CancelsAConnectWhenTheConnectorIsDestroyed) {
   auto listener = Listener::Listen(*loop_, Loopback(), {}, Keep());
   for (const SocketAddress& to : {(*listener)->LocalAddress(), UnixPath()}) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/tls/crypto_library.h"
 #include "proxy/tls/tls_context_impl.h"
 
 namespace postern::tls {
@@ -189,7 +190,8 @@ x509::ChainVerdict TlsContext::Impl::VerifyChain(X509* leaf, STACK_OF(X509) * pr
 
 absl::Status TlsContext::Impl::Configure() {
   ERR_clear_error();
-  ctx.reset(SSL_CTX_new(is_server() ? TLS_server_method() : TLS_client_method()));
+  ctx.reset(SSL_CTX_new_ex(TlsLibraryFor(svid->key()), nullptr,
+                           is_server() ? TLS_server_method() : TLS_client_method()));
   if (ctx == nullptr) {
     return OpensslRefused("new context");
   }

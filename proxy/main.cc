@@ -8,11 +8,19 @@
 #include "common/base/strings.h"
 #include "common/rpc/grpc_log.h"
 #include "common/x509/key_memory.h"
+#include "common/x509/openssl_blocks.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/process/proxy_process.h"
 #include "proxy/session/connection_limit.h"
 
 namespace {
+
+// Libraries use OpenSSL while they are loaded (cpp-httplib), and then it is too late for this. What
+// stands in .preinit_array of a program runs before their constructors.
+void BeforeAll() {
+  postern::x509::KeepOpensslBlocks();  // where it can not, OpenSSL goes on with malloc
+}
+[[gnu::section(".preinit_array"), gnu::used]] void (*before_all)() = &BeforeAll;
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;

@@ -18,6 +18,8 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
+constexpr int kKeptOnTop = 512 << 10;
+
 // Only segments that cannot be written: the pages of the others, relocated ones included, are not
 // what their file holds.
 int LetGoOfPages(dl_phdr_info* object, size_t /*size*/, void* /*data*/) noexcept {
@@ -41,6 +43,9 @@ int LetGoOfPages(dl_phdr_info* object, size_t /*size*/, void* /*data*/) noexcept
 
 void LimitArenas(int arenas) {
   mallopt(M_ARENA_MAX, arenas);
+  // By default 128 KiB, which the buffers of two handshakes are: each would give pages back to the
+  // system and fault them in again.
+  mallopt(M_TRIM_THRESHOLD, kKeptOnTop);
 }
 
 void GiveBackFreeMemory() {

@@ -146,6 +146,7 @@ absl::StatusOr<attest::Evidence> CertifyService::ReadEvidence(
     case v1::CertifyRequest::kKubernetesServiceAccount:
       return Refuse(RefusalReason::kUnattested,
                     "this issuer does not attest by Kubernetes service accounts");
+    case v1::CertifyRequest::kEnrolledKey:  // attested by nobody yet
     case v1::CertifyRequest::EVIDENCE_NOT_SET:
       break;
   }

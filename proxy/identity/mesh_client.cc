@@ -122,6 +122,7 @@ void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
       Acknowledge(from, v1::KIND_ENDPOINTS, FromWire(message.endpoints().version()),
                   absl::OkStatus());
       return;
+    case v1::MeshResponse::kRevocations:  // sent by nobody yet
     case v1::MeshResponse::kKeepAlive:
     case v1::MeshResponse::MESSAGE_NOT_SET:  // of a newer release
       return;

@@ -134,6 +134,15 @@ class ExistingCertificateAttestor : public Attestor {
   const base::Clock& clock_;
 };
 
+// In the place of one that this issuer does not have.
+class NoAttestor : public Attestor {
+ public:
+  absl::StatusOr<Attestation> Attest(const Evidence& evidence) override {
+    return Refuse(RefusalReason::kUnattested,
+                  base::StrCat("this issuer does not attest by ", KindOf(evidence)));
+  }
+};
+
 }  // namespace
 
 std::string_view KindOf(const Evidence& evidence) noexcept {
@@ -143,6 +152,7 @@ std::string_view KindOf(const Evidence& evidence) noexcept {
     std::string_view operator()(const ExistingCertificateEvidence&) const {
       return "existing_certificate";
     }
+    std::string_view operator()(const EnrolledKeyEvidence&) const { return "enrolled_key"; }
   };
   return std::visit(Names{}, evidence);
 }
@@ -161,10 +171,13 @@ std::unique_ptr<Attestor> MakeExistingCertificateAttestor(store::CertificateLog&
   return std::make_unique<ExistingCertificateAttestor>(log, clock);
 }
 
-AttestorSet::AttestorSet(store::Store& store, const base::Clock& clock)
+AttestorSet::AttestorSet(store::Store& store, const base::Clock& clock,
+                         std::unique_ptr<Attestor> enrolled_key)
     : join_token_(MakeJoinTokenAttestor(store.tokens(), clock)),
       unix_peer_(MakeUnixPeerAttestor()),
-      existing_certificate_(MakeExistingCertificateAttestor(store.certificates(), clock)) {}
+      existing_certificate_(MakeExistingCertificateAttestor(store.certificates(), clock)),
+      enrolled_key_(enrolled_key != nullptr ? std::move(enrolled_key)
+                                            : std::make_unique<NoAttestor>()) {}
 
 absl::StatusOr<Attestation> AttestorSet::Attest(const Evidence& evidence) {
   struct Choose {
@@ -174,6 +187,7 @@ absl::StatusOr<Attestation> AttestorSet::Attest(const Evidence& evidence) {
     Attestor& operator()(const ExistingCertificateEvidence&) const {
       return *set.existing_certificate_;
     }
+    Attestor& operator()(const EnrolledKeyEvidence&) const { return *set.enrolled_key_; }
   };
   return std::visit(Choose{*this}, evidence).Attest(evidence);
 }

@@ -34,9 +34,21 @@ struct ExistingCertificateEvidence {
   x509::VerifiedPeer peer;
 };
 
-using Evidence = std::variant<JoinTokenEvidence, UnixPeerEvidence, ExistingCertificateEvidence>;
+// A key of the caller's own and a challenge of this issuer, signed with it (x509/member_proof.h).
+// As the caller sent it, but for the last two.
+struct EnrolledKeyEvidence {
+  std::string public_key_der;  // SubjectPublicKeyInfo
+  std::string challenge;
+  std::string signature;
+  std::string connection;  // that the call came over; empty: a unix socket
+  std::string
+      csr_public_key_der;  // of the CSR beside it, after x509::VerifyCsr: set by issue::Issuer
+};
 
-// "join_token", "unix_peer", "existing_certificate": metric label and log field.
+using Evidence = std::variant<JoinTokenEvidence, UnixPeerEvidence, ExistingCertificateEvidence,
+                              EnrolledKeyEvidence>;
+
+// "join_token", "unix_peer", "existing_certificate", "enrolled_key": metric label and log field.
 std::string_view KindOf(const Evidence& evidence) noexcept;
 
 // What is known of the caller.
@@ -69,16 +81,19 @@ std::unique_ptr<Attestor> MakeUnixPeerAttestor();
 std::unique_ptr<Attestor> MakeExistingCertificateAttestor(store::CertificateLog& log,
                                                           const base::Clock& clock);
 
-// All of them, by evidence type. `store` and `clock` outlive it.
+// All of them, by evidence type. `store` and `clock` outlive it. Without `enrolled_key`
+// (MakeEnrolledKeyAttestor) its evidence is kUnattested.
 class AttestorSet : public Attestor {
  public:
-  AttestorSet(store::Store& store, const base::Clock& clock);
+  AttestorSet(store::Store& store, const base::Clock& clock,
+              std::unique_ptr<Attestor> enrolled_key = nullptr);
   absl::StatusOr<Attestation> Attest(const Evidence& evidence) override;
 
  private:
   std::unique_ptr<Attestor> join_token_;
   std::unique_ptr<Attestor> unix_peer_;
   std::unique_ptr<Attestor> existing_certificate_;
+  std::unique_ptr<Attestor> enrolled_key_;
 };
 
 // A fresh token (64 hex digits, 256 random bits) and what the store keeps of it.

@@ -28,7 +28,10 @@ namespace postern::attest {
   X(kOverload, "overload", absl::StatusCode::kResourceExhausted)                    \
   X(kCaExpired, "ca_expired", absl::StatusCode::kUnavailable)                       \
   X(kStoreError, "store_error", absl::StatusCode::kUnavailable)                     \
-  X(kInternal, "internal", absl::StatusCode::kInternal)
+  X(kInternal, "internal", absl::StatusCode::kInternal)                             \
+  X(kBadMemberKey, "bad_member_key", absl::StatusCode::kInvalidArgument)            \
+  X(kBadChallenge, "bad_challenge", absl::StatusCode::kAborted)                     \
+  X(kBadProof, "bad_proof", absl::StatusCode::kUnauthenticated)
 
 enum class RefusalReason : uint8_t {
 #define X(enumerator, token, code) enumerator,

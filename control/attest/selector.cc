@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "common/x509/member_key.h"
 
 namespace postern::attest {
 namespace {
@@ -79,7 +80,14 @@ absl::StatusOr<std::string> ParseSelector(std::string_view text) {
     }
     return std::string(text);
   }
-  return Bad(text, "is of no known kind (unix:uid:N, unix:gid:N, unix:path:/PATH)");
+  if (text.starts_with(x509::kMemberKeySelector)) {
+    const auto digest = base::FromHex(text.substr(x509::kMemberKeySelector.size()));
+    if (!digest.ok() || digest->size() != sizeof(base::Sha256Digest)) {
+      return Bad(text, "needs the 64 hexadecimal digits of a SHA-256 at its end");
+    }
+    return base::StrCat(x509::kMemberKeySelector, base::ToHex(base::AsBytes(*digest)));
+  }
+  return Bad(text, "is of no known kind (unix:uid:N, unix:gid:N, unix:path:/PATH, key:sha256:HEX)");
 }
 
 }  // namespace postern::attest

@@ -19,8 +19,8 @@ std::string UnixGidSelector(gid_t gid);                    // unix:gid:1000
 std::string UnixPathSelector(std::string_view path);       // unix:path:/usr/bin/x
 
 // The canonical text of a selector that an operator wrote. InvalidArgument: an unknown kind (known
-// are join-token, unix:uid, unix:gid, unix:path), a number that is none or is out of range, a path
-// that is not absolute, or too long.
+// are join-token, unix:uid, unix:gid, unix:path, key:sha256), a number that is none or is out of
+// range, a path that is not absolute, or too long.
 absl::StatusOr<std::string> ParseSelector(std::string_view text);
 
 }  // namespace postern::attest

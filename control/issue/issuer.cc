@@ -11,6 +11,7 @@
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/key.h"
+#include "common/x509/public_key.h"
 #include "control/issue/check_signed.h"
 #include "control/issue/registry.h"
 
@@ -106,7 +107,7 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
   if (absl::Status status = ca_.CheckUsable(); !status.ok()) {
     return Refuse(RefusalReason::kCaExpired, base::Message(status));
   }
-  const absl::StatusOr<attest::Attestation> attestation = attestor_.Attest(request.evidence);
+  const absl::StatusOr<attest::Attestation> attestation = Attest(request.evidence, *csr);
   if (!attestation.ok()) {
     return attestation.status();
   }
@@ -126,6 +127,22 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
                                 .public_key = csr->public_key.get(),
                                 .ttl = std::clamp(wanted_ttl, ttl_.minimum(), kMaxTtl)};
   return SignAndLog(wanted, entry->id);
+}
+
+// A member's proof is over the key that it is a proof for, which only who verified the CSR knows.
+absl::StatusOr<attest::Attestation> Issuer::Attest(const attest::Evidence& evidence,
+                                                   const x509::VerifiedCsr& csr) {
+  const auto* enrolled = std::get_if<attest::EnrolledKeyEvidence>(&evidence);
+  if (enrolled == nullptr) {
+    return attestor_.Attest(evidence);
+  }
+  absl::StatusOr<std::string> csr_key = x509::PublicKeyToDer(csr.public_key.get());
+  if (!csr_key.ok()) {
+    return Internal("the CSR's key does not encode", csr_key.status());
+  }
+  attest::EnrolledKeyEvidence whole = *enrolled;
+  whole.csr_public_key_der = *std::move(csr_key);
+  return attestor_.Attest(whole);
 }
 
 absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attestation) {

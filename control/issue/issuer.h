@@ -83,6 +83,8 @@ class Issuer {
   Issuer(TtlPolicy ttl, ca::CaSigner& ca, store::Store& store, attest::Attestor& attestor,
          const base::Clock& clock);
   absl::StatusOr<IssueResult> Decide(const IssueRequest& request);
+  absl::StatusOr<attest::Attestation> Attest(const attest::Evidence& evidence,
+                                             const x509::VerifiedCsr& csr);
   absl::StatusOr<store::Entry> FindEntry(const attest::Attestation& attestation);
   absl::StatusOr<IssueResult> SignAndLog(const ca::SvidTemplate& wanted,
                                          const std::string& entry_id);

@@ -8,6 +8,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "common/x509/member_key.h"
 #include "control/attest/attestor.h"
 #include "control/attest/selector.h"
 
@@ -84,6 +85,15 @@ absl::Status Registry::Normalize(store::Entry& entry) const {
     selector = *std::move(canonical);
   }
   SortUnique(entry.selectors);
+  // Whoever shows a key is known by it alone, so nothing beside it would ever hold.
+  const bool names_key =
+      std::any_of(entry.selectors.begin(), entry.selectors.end(), [](const std::string& selector) {
+        return std::string_view(selector).starts_with(x509::kMemberKeySelector);
+      });
+  if (names_key && entry.selectors.size() > 1) {
+    return absl::InvalidArgumentError(
+        "selectors: a member's key stands alone in its entry; make an entry for each key");
+  }
   if (entry.allowed_addresses.size() > kMaxAllowedAddresses) {
     return TooMany("allowed_addresses", kMaxAllowedAddresses);
   }

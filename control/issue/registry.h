@@ -43,7 +43,8 @@ class Registry {
            const base::Clock& clock);
 
   // InvalidArgument, naming the field: another trust domain, a reserved ID or one without a path,
-  // no selector or one that does not parse, a selector "join-token:" (CreateToken makes those),
+  // no selector or one that does not parse, a selector "join-token:" (CreateToken makes those), a
+  // selector "key:" beside another,
   // port 0, a TTL outside of its bounds, too many of something. AlreadyExists: see EntryStore.
   absl::StatusOr<store::Entry> CreateEntry(store::Entry entry);
 

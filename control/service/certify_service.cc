@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "common/base/strings.h"
+#include "control/issue/registry.h"
 #include "control/service/caller.h"
 #include "control/service/messages.h"
 #include "control/service/worker_pool.h"
@@ -42,6 +43,12 @@ class Admission {
   const int number_;
 };
 
+// What a challenge is bound to: the TCP connection, by the caller's address and port, which no
+// other open connection has. Empty: a unix socket.
+std::string ConnectionOf(const grpc::ServerContextBase& context, const Caller& caller) {
+  return caller.ip.has_value() ? std::string(context.peer()) : std::string();
+}
+
 class CertifyService final : public v1::Identity::CallbackService {
  public:
   explicit CertifyService(const ServiceParts& parts) : parts_(parts) {}
@@ -49,6 +56,9 @@ class CertifyService final : public v1::Identity::CallbackService {
   grpc::ServerUnaryReactor* Certify(grpc::CallbackServerContext* context,
                                     const v1::CertifyRequest* request,
                                     v1::CertifyResponse* response) override;
+  grpc::ServerUnaryReactor* Challenge(grpc::CallbackServerContext* context,
+                                      const v1::ChallengeRequest* request,
+                                      v1::ChallengeResponse* response) override;
 
  private:
   // One request at work. Its messages are gRPC's until Finish.
@@ -70,6 +80,8 @@ class CertifyService final : public v1::Identity::CallbackService {
                                                 const Caller& caller) const;
   absl::StatusOr<attest::Evidence> CertificateEvidence(
       const grpc::ServerContextBase& context) const;
+  absl::Status GiveChallenge(grpc::CallbackServerContext& context,
+                             v1::ChallengeResponse& response) const;
 
   const ServiceParts parts_;
   std::atomic<int> at_work_{0};
@@ -146,11 +158,56 @@ absl::StatusOr<attest::Evidence> CertifyService::ReadEvidence(
     case v1::CertifyRequest::kKubernetesServiceAccount:
       return Refuse(RefusalReason::kUnattested,
                     "this issuer does not attest by Kubernetes service accounts");
-    case v1::CertifyRequest::kEnrolledKey:  // attested by nobody yet
+    case v1::CertifyRequest::kEnrolledKey: {
+      const v1::CertifyRequest::EnrolledKey& shown = request.enrolled_key();
+      return attest::EnrolledKeyEvidence{shown.public_key_der(),
+                                         shown.challenge(),
+                                         shown.signature(),
+                                         ConnectionOf(context, caller),
+                                         {}};
+    }
     case v1::CertifyRequest::EVIDENCE_NOT_SET:
       break;
   }
   return Refuse(RefusalReason::kBadRequest, "the request holds no evidence");
+}
+
+grpc::ServerUnaryReactor* CertifyService::Challenge(grpc::CallbackServerContext* context,
+                                                    const v1::ChallengeRequest* /*request*/,
+                                                    v1::ChallengeResponse* response) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const absl::Status status = GiveChallenge(*context, *response);
+  if (status.ok()) {
+    parts_.counters->challenges.fetch_add(1);
+  } else {
+    parts_.counters->refused[static_cast<size_t>(attest::ReasonOf(status))].fetch_add(1);
+  }
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
+absl::Status CertifyService::GiveChallenge(grpc::CallbackServerContext& context,
+                                           v1::ChallengeResponse& response) const {
+  const Caller caller = WhoCalls(context, parts_.unix_listener);
+  const std::string connection = ConnectionOf(context, caller);
+  if (connection.empty()) {
+    return Refuse(RefusalReason::kUnattested,
+                  "challenges are for TLS; the unix socket is evidence by itself");
+  }
+  const absl::Duration wait = parts_.certify_limit->Take(caller.rate_key);
+  if (wait > absl::ZeroDuration()) {
+    context.AddTrailingMetadata(kRetryAfterKey,
+                                std::to_string(absl::ToInt64Milliseconds(wait) + 1));
+    return Refuse(RefusalReason::kRateLimited,
+                  base::StrCat("too many certificate requests from ", caller.rate_key));
+  }
+  absl::StatusOr<std::string> challenge = parts_.challenges->Make(connection);
+  if (!challenge.ok()) {
+    return challenge.status();
+  }
+  response.set_challenge(*std::move(challenge));
+  response.set_issuer_spiffe_id(issue::IssuerId(parts_.ca->trust_domain()).uri());
+  return absl::OkStatus();
 }
 
 absl::Status CertifyService::Answer(const Call& call, const v1::CertifyRequest& request,

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "common/base/clock.h"
+#include "control/attest/challenge_table.h"
 #include "control/ca/ca_signer.h"
 #include "control/issue/issuer.h"
 #include "control/mesh/mesh_state.h"
@@ -24,6 +25,7 @@ struct ServiceParts {
   ca::CaSigner* ca = nullptr;
   store::Store* store = nullptr;
   attest::Attestor* attestor = nullptr;
+  attest::ChallengeTable* challenges = nullptr;
   std::shared_ptr<mesh::MeshState> mesh;
   ClientVerdicts* clients = nullptr;
   RateLimiter* certify_limit = nullptr;
@@ -37,7 +39,8 @@ inline constexpr int kMaxCertifyAtOnce = 64;
 
 // postern.v1.Identity: turns a request into an issue::IssueRequest and its result into an answer.
 // The work is done on threads of the service's own, for it blocks on the store; what is refused for
-// its number or rate is answered at once. Destroyed after the servers that serve it have shut down.
+// its number or rate is answered at once, and so are requests for a challenge, which count in the
+// same rate. Destroyed after the servers that serve it have shut down.
 std::unique_ptr<grpc::Service> MakeCertifyService(const ServiceParts& parts);
 
 }  // namespace postern::service

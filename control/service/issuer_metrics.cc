@@ -34,8 +34,8 @@ constexpr Row kRows[] = {
 #undef X
 };
 
-constexpr std::array<const char*, kEvidenceKindCount> kEvidenceTokens = {"join_token", "unix_peer",
-                                                                         "existing_certificate"};
+constexpr std::array<const char*, kEvidenceKindCount> kEvidenceTokens = {
+    "join_token", "unix_peer", "existing_certificate", "enrolled_key"};
 
 using Families = std::vector<prometheus::MetricFamily>;
 
@@ -142,6 +142,7 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
     Sample(refused, static_cast<double>(counters.refused[static_cast<size_t>(reason)].load()),
            attest::Token(reason));
   }
+  One(families, Metric::kChallenges, static_cast<double>(counters.challenges.load()));
   Histogram(families, counters);
   One(families, Metric::kStreams, static_cast<double>(gauges.streams));
   One(families, Metric::kSubscriptions, static_cast<double>(gauges.subscriptions));

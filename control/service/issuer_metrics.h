@@ -20,6 +20,8 @@ namespace postern::service {
     "Certificates issued, by what the caller showed.")                                       \
   X(kRefused, "postern_issuer_refused_total", "counter", "reason",                           \
     "Certificate requests that were refused, by reason.")                                    \
+  X(kChallenges, "postern_issuer_challenges_total", "counter", "",                           \
+    "Challenges given to callers that mean to show an enrolled key.")                        \
   X(kSeconds, "postern_issuer_certify_seconds", "histogram", "",                             \
     "Time from a certificate request to its answer.")                                        \
   X(kStreams, "postern_issuer_streams", "gauge", "", "Proxies connected by a mesh stream.")  \
@@ -52,8 +54,8 @@ namespace postern::service {
   X(kOpenFds, "process_open_fds", "gauge", "", "Open file descriptors.")
 
 // What a caller showed for its certificate.
-enum class EvidenceKind : uint8_t { kJoinToken, kUnixPeer, kExistingCertificate };
-inline constexpr size_t kEvidenceKindCount = 3;
+enum class EvidenceKind : uint8_t { kJoinToken, kUnixPeer, kExistingCertificate, kEnrolledKey };
+inline constexpr size_t kEvidenceKindCount = 4;
 
 // Counted by the handlers, from any thread.
 struct IssuerCounters {
@@ -63,6 +65,7 @@ struct IssuerCounters {
   std::array<std::atomic<uint64_t>, attest::kRefusalReasonCount> refused{};
   std::array<std::atomic<uint64_t>, kBounds.size() + 1> seconds{};
   std::atomic<uint64_t> seconds_sum_nanoseconds{0};
+  std::atomic<uint64_t> challenges{0};
   std::atomic<uint64_t> streams_refused{0};
   std::atomic<uint64_t> nacks{0};
 

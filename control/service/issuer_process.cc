@@ -14,6 +14,7 @@
 #include "common/http/http_server.h"
 #include "common/rpc/issuer_server.h"
 #include "common/x509/certificate.h"
+#include "control/attest/enrolled_key.h"
 #include "control/service/admin_service.h"
 #include "control/service/certify_service.h"
 #include "control/service/mesh_service.h"
@@ -70,7 +71,8 @@ struct IssuerProcess::Impl {
   Impl(const IssuerConfig& issuer_config, const base::Clock& issuer_clock)
       : config(issuer_config),
         clock(issuer_clock),
-        certify_limit(issuer_config.certify_rate, issuer_clock) {}
+        certify_limit(issuer_config.certify_rate, issuer_clock),
+        challenges(issuer_clock) {}
   ~Impl();
 
   absl::Status OpenState();
@@ -87,6 +89,7 @@ struct IssuerProcess::Impl {
   const base::Clock& clock;
   IssuerCounters counters;
   RateLimiter certify_limit;
+  attest::ChallengeTable challenges;
   std::unique_ptr<store::Store> store;
   std::unique_ptr<ca::CaSigner> ca;
   std::unique_ptr<ClientVerdicts> clients;
@@ -142,7 +145,9 @@ absl::Status IssuerProcess::Impl::OpenState() {
   }
   ca = *std::move(signer);
   clients = std::make_unique<ClientVerdicts>(*ca, clock);
-  attestor = std::make_unique<attest::AttestorSet>(*store, clock);
+  attestor = std::make_unique<attest::AttestorSet>(
+      *store, clock,
+      attest::MakeEnrolledKeyAttestor(challenges, issue::IssuerId(config.trust_domain)));
   const issue::TtlPolicy ttl{config.svid_ttl, config.allow_short_ttl};
   auto made_issuer = issue::Issuer::Create(ttl, *ca, *store, *attestor, clock);
   if (!made_issuer.ok()) {
@@ -202,6 +207,7 @@ ServiceParts IssuerProcess::Impl::Parts() {
           .ca = ca.get(),
           .store = store.get(),
           .attestor = attestor.get(),
+          .challenges = &challenges,
           .mesh = mesh,
           .clients = clients.get(),
           .certify_limit = &certify_limit,

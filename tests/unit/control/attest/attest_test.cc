@@ -43,17 +43,34 @@ TEST(SelectorTest, KeepsCanonicalTexts) {
     EXPECT_EQ(*parsed, text);
   }
   EXPECT_EQ(*ParseSelector("unix:uid:007"), "unix:uid:7") << "two spellings of one fact";
+  EXPECT_EQ(*ParseSelector("key:sha256:" + std::string(64, 'A')),
+            "key:sha256:" + std::string(64, 'a'));
 }
 
 TEST(SelectorTest, RefusesWhatCouldNeverMatch) {
   const std::string with_nul("unix:path:/a\0b", 14);
-  for (const std::string& text :
-       {std::string(), std::string("unix"), std::string("unix:uid:"), std::string("unix:uid:x"),
-        std::string("unix:uid:-1"), std::string("unix:uid: 1"), std::string("unix:uid:4294967295"),
-        std::string("unix:uid:99999999999"), std::string("unix:path:bin"),
-        std::string("unix:path:/"), std::string("unix:path:/a\nunix:uid:0"),
-        std::string("join-token:"), std::string("UNIX:uid:1"), std::string("k8s:ns:default"),
-        "unix:path:/" + std::string(5000, 'a'), with_nul}) {
+  for (const std::string& text : {std::string(),
+                                  std::string("unix"),
+                                  std::string("unix:uid:"),
+                                  std::string("unix:uid:x"),
+                                  std::string("unix:uid:-1"),
+                                  std::string("unix:uid: 1"),
+                                  std::string("unix:uid:4294967295"),
+                                  std::string("unix:uid:99999999999"),
+                                  std::string("unix:path:bin"),
+                                  std::string("unix:path:/"),
+                                  std::string("unix:path:/a\nunix:uid:0"),
+                                  std::string("key:"),
+                                  std::string("key:sha256:"),
+                                  "key:sha256:" + std::string(63, 'a'),
+                                  "key:sha256:" + std::string(66, 'a'),
+                                  "key:sha256:" + std::string(64, 'g'),
+                                  "key:sha512:" + std::string(64, 'a'),
+                                  std::string("join-token:"),
+                                  std::string("UNIX:uid:1"),
+                                  std::string("k8s:ns:default"),
+                                  "unix:path:/" + std::string(5000, 'a'),
+                                  with_nul}) {
     EXPECT_FALSE(ParseSelector(text).ok()) << text;
   }
 }

@@ -81,6 +81,21 @@ TEST_F(RegistryTest, RefusesWhatNoEntryMayHaveAndNamesTheField) {
   EXPECT_THAT(*store_->entries().ListEntries(), SizeIs(0));
 }
 
+TEST_F(RegistryTest, AMembersKeyStandsAloneInItsEntryAndInOneEntryOnly) {
+  const std::string key = "key:sha256:" + std::string(64, 'a');
+  store::Entry entry = Good();
+  entry.selectors = {key, "unix:uid:1"};
+  Refuses(entry, "stands alone");
+  entry.selectors = {key, "key:sha256:" + std::string(64, 'b')};
+  Refuses(entry, "stands alone");
+  entry.selectors = {"key:sha256:" + std::string(64, 'A'), key};  // one key, spelt twice
+  const auto stored = registry().CreateEntry(entry);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_THAT(stored->selectors, ElementsAre(key));
+  entry.spiffe_id = Id("/db");
+  EXPECT_TRUE(absl::IsAlreadyExists(registry().CreateEntry(entry).status()));
+}
+
 TEST_F(RegistryTest, AllowsNamesThatOnlyLookReserved) {
   store::Entry entry = Good();
   entry.spiffe_id = Id("/posterns/identity");

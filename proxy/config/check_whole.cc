@@ -53,6 +53,7 @@ absl::Status CheckIssuer(const ProxyConfig& config) {
     const std::string_view useless = !config.issuer_bundle_file.empty() ? "--issuer-bundle"
                                      : !config.issuer_pin.empty()       ? "--issuer-pin"
                                      : !config.join_token_file.empty()  ? "--join-token-file"
+                                     : !config.member_key_file.empty()  ? "--member-key"
                                      : !config.trust_domain.empty()     ? "--trust-domain"
                                                                         : "";
     return useless.empty() ? absl::OkStatus()
@@ -75,10 +76,15 @@ absl::Status CheckIssuer(const ProxyConfig& config) {
     return Invalid("--issuer: port 0 cannot be dialled; write its port, usually 15012");
   }
   if (address.ok() && !address->is_unix() && config.join_token_file.empty() &&
-      config.state_dir.empty()) {
+      config.member_key_file.empty() && config.state_dir.empty()) {
     return Invalid(
-        "--issuer: nothing proves to it who this workload is; give --join-token-file FILE, or the "
-        "--state-dir of an earlier run");
+        "--issuer: nothing proves to it who this workload is; give --join-token-file FILE, "
+        "--member-key FILE, or the --state-dir of an earlier run");
+  }
+  if (address.ok() && address->is_unix() && !config.member_key_file.empty()) {
+    return Invalid(
+        "--member-key: over a unix socket the socket itself is the evidence; leave it out, or give "
+        "--issuer HOST:PORT");
   }
   return absl::OkStatus();
 }

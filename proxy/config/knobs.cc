@@ -276,6 +276,10 @@ constexpr auto kKnobs = std::to_array<Knob>({
     {kIssuer, "join-token-file", "FILE",
      "Single-use token for the first certificate; not needed once the state directory holds one.",
      false, SetPath<&C::join_token_file>, ShowText<&C::join_token_file>},
+    {kIssuer, "member-key", "FILE",
+     "Private key that an entry of the issuer names (PEM, Ed25519 or P-256; readable by this user "
+     "only): attests instead of a token, as often as it is needed.",
+     false, SetPath<&C::member_key_file>, ShowText<&C::member_key_file>},
     {kIssuer, "state-dir", "DIR",
      "Where certificate, key and bundles survive a restart; private to this user.", false,
      SetPath<&C::state_dir>, ShowText<&C::state_dir>},

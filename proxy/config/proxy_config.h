@@ -69,6 +69,7 @@ struct ProxyConfig {
   std::string trust_domain;  // of the issuer; needed with --issuer-pin or --issuer-bundle unless
                              // the bundle or the state directory tells it
   std::string join_token_file;
+  std::string member_key_file;  // private key of an enrolled member
   std::string state_dir;
 
   std::vector<TunnelSpec> tunnels;

@@ -16,6 +16,7 @@
 #include "proxy/identity/endpoint_cache.h"
 #include "proxy/identity/file_source.h"
 #include "proxy/identity/issuer_source.h"
+#include "proxy/identity/member_key.h"
 #include "proxy/identity/policy_keeper.h"
 #include "proxy/identity/seen_list.h"
 #include "proxy/identity/source.h"
@@ -112,8 +113,14 @@ std::vector<uint16_t> ServingPorts(const config::ProxyConfig& config) {
 absl::StatusOr<IssuerSource::Options> IssuerOptions(const config::ProxyConfig& config) {
   IssuerSource::Options options;
   options.target = config.issuer;
-  options.join_token_file = config.join_token_file;
+  options.files = {config.join_token_file, config.member_key_file};
   options.serving = ServingPorts(config);
+  if (!config.member_key_file.empty()) {
+    // It is read again whenever it is needed; what is wrong with it is better said now.
+    if (const auto key = MemberKey::Load(config.member_key_file); !key.ok()) {
+      return Naming("--member-key", key.status());
+    }
+  }
   if (!config.state_dir.empty()) {
     auto opened = StateDir::Open(config.state_dir);
     if (!opened.ok()) {

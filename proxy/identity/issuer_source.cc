@@ -8,12 +8,9 @@
 #include <chrono>
 #include <utility>
 
-#include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
-#include "common/x509/csr.h"
-#include "common/x509/key.h"
 #include "postern/v1/identity.pb.h"
 #include "postern/v1/mesh.pb.h"
 #include "postern/v1/state.pb.h"
@@ -23,7 +20,6 @@
 namespace postern::identity {
 namespace {
 
-constexpr size_t kLargestToken = 4096;
 constexpr std::chrono::milliseconds kTick{5000};
 constexpr absl::Duration kSaveAfter = absl::Seconds(1);
 constexpr absl::Duration kNotableSkew = absl::Seconds(30);
@@ -36,15 +32,6 @@ bool IsKnown(const v1::Version& version) {
 bool IsRefusal(const absl::Status& status) {
   return absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status) ||
          absl::IsNotFound(status);
-}
-
-std::string_view Stripped(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r\n";
-  const size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) {
-    return {};
-  }
-  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
 }
 
 }  // namespace
@@ -216,74 +203,34 @@ rpc::IssuerChannelOptions IssuerSource::ChannelOptions(bool with_certificate) co
 
 // Getting a certificate.
 
-IssuerSource::Evidence IssuerSource::ChooseEvidence() const {
-  if (IsUnix()) {
-    return Evidence::kUnix;
-  }
-  const bool has_token = !options_.join_token_file.empty();
-  if (svid_ == nullptr || !has_token) {
-    return svid_ == nullptr ? Evidence::kToken : Evidence::kExisting;
-  }
-  const Evidence preferred = HoldsUsable() ? Evidence::kExisting : Evidence::kToken;
-  const Evidence other = HoldsUsable() ? Evidence::kToken : Evidence::kExisting;
-  return refused_last_ == preferred ? other : preferred;
+Evidence IssuerSource::NextEvidence() const {
+  return ChooseEvidence({.unix_socket = IsUnix(),
+                         .certificate = svid_ != nullptr,
+                         .member_key = !options_.files.member_key.empty(),
+                         .join_token = !options_.files.join_token.empty()},
+                        refused_last_);
 }
 
 void IssuerSource::Attempt() {
   if (call_ != nullptr) {
     return;
   }
-  const Evidence evidence = ChooseEvidence();
-  const auto request = MakeRequest(evidence);
+  const Evidence evidence = NextEvidence();
+  auto request = PrepareRequest(evidence, options_.files, options_.trust_domain);
   if (!request.ok()) {
     OnAttemptFailed(evidence, request.status(), absl::ZeroDuration());
     return;
   }
-  auto call = CertifyCall::Start(loop_, ChannelOptions(evidence == Evidence::kExisting), *request,
-                                 [this, evidence](CertifyCall::Outcome outcome) {
-                                   OnCertified(evidence, std::move(outcome));
-                                 });
+  pending_key_ = std::move(request->key);
+  auto call = CertifyCall::Start(
+      loop_, ChannelOptions(evidence == Evidence::kExisting), *request->message,
+      [this, evidence](CertifyCall::Outcome outcome) { OnCertified(evidence, std::move(outcome)); },
+      std::move(request->prove));
   if (!call.ok()) {
     OnAttemptFailed(evidence, call.status(), absl::ZeroDuration());
     return;
   }
   call_ = *std::move(call);
-}
-
-absl::StatusOr<v1::CertifyRequest> IssuerSource::MakeRequest(Evidence evidence) {
-  v1::CertifyRequest request;
-  switch (evidence) {
-    case Evidence::kExisting:
-      request.mutable_existing_certificate();
-      break;
-    case Evidence::kUnix:
-      request.mutable_unix_peer();
-      break;
-    case Evidence::kToken: {
-      if (options_.join_token_file.empty()) {
-        return absl::FailedPreconditionError(
-            "there is neither a certificate in the state directory nor a --join-token-file");
-      }
-      const auto token =
-          base::ReadSecretFile(options_.join_token_file, /*allow_symlink=*/true, kLargestToken);
-      if (!token.ok()) {
-        return token.status();
-      }
-      request.mutable_join_token()->set_token(std::string(Stripped(*token)));
-      break;
-    }
-  }
-  auto key = x509::GenerateP256Key();
-  if (!key.ok()) {
-    return key.status();
-  }
-  auto csr = x509::CreateCsr(key->get(), std::nullopt);
-  if (!csr.ok()) {
-    return csr.status();
-  }
-  pending_key_ = *std::move(key);
-  request.set_csr_der(*std::move(csr));
-  return request;
 }
 
 void IssuerSource::OnCertified(Evidence evidence, CertifyCall::Outcome outcome) {

@@ -16,6 +16,7 @@
 #include "proxy/identity/certify_call.h"
 #include "proxy/identity/deadline_timer.h"
 #include "proxy/identity/endpoint_cache.h"
+#include "proxy/identity/evidence.h"
 #include "proxy/identity/mesh_client.h"
 #include "proxy/identity/renewal_schedule.h"
 #include "proxy/identity/seen_list.h"
@@ -36,11 +37,11 @@ namespace postern::identity {
 // keeps the state directory, from which a restart serves without the issuer and without a new
 // token.
 //
-// A certificate is asked for with the one that is held, else with the join token (read anew at each
-// attempt), or over a unix socket with the socket's own evidence. What the issuer refuses as
-// evidence is followed by the other kind at the next attempt. Each certificate has a fresh key.
-// What comes is checked like a peer's before it is used; the old one goes on until then. Main loop
-// only.
+// A certificate is asked for with the one that is held, else with the member's key, else with the
+// join token (both read anew at each attempt), or over a unix socket with the socket's own
+// evidence. What the issuer refuses as evidence is followed by the next kind at the next attempt.
+// Each certificate has a fresh key. What comes is checked like a peer's before it is used; the old
+// one goes on until then. Main loop only.
 class IssuerSource final : public Source, private MeshClient::Delegate {
  public:
   struct Options {
@@ -50,8 +51,8 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
     // What the operator gave to know the issuer by: at least one of the two for TCP.
     std::shared_ptr<const x509::TrustBundleSet> bundles;
     std::optional<base::Sha256Digest> pin;
-    std::string join_token_file;        // empty: none
-    std::optional<StateDir> state_dir;  // none: a restart needs a new token
+    EvidenceFiles files;                // what there is to show before the first certificate
+    std::optional<StateDir> state_dir;  // none: a restart needs new evidence
     std::vector<uint16_t> serving;      // see MeshClient
   };
 
@@ -65,8 +66,6 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void Describe(IdentityStatus& status) const override;
 
  private:
-  enum class Evidence : uint8_t { kExisting, kToken, kUnix };
-
   // From the state directory.
   void Restore();
   void RestoreAnswers();
@@ -78,8 +77,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
 
   // Getting a certificate, in order.
   void Attempt();
-  absl::StatusOr<v1::CertifyRequest> MakeRequest(Evidence evidence);
-  Evidence ChooseEvidence() const;
+  Evidence NextEvidence() const;
   void OnCertified(Evidence evidence, CertifyCall::Outcome outcome);
   absl::Status Accept(const v1::CertifyResponse& response);
   absl::StatusOr<x509::Svid> CheckedSvid(const v1::CertifyResponse& response);
@@ -126,7 +124,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   // Whether bundles_ came from the issuer that is configured now: then it, not the configuration,
   // says how the issuer is known.
   bool bundles_speak_for_issuer_ = false;
-  std::optional<Evidence> refused_last_;  // by the last attempt; the other kind is next
+  std::optional<Evidence> refused_last_;  // by the last attempt; the next kind is tried then
   std::unique_ptr<v1::ProxyState> state_;
   absl::Status renewal_error_;
   absl::Status state_error_;

@@ -21,6 +21,9 @@
 #include "common/rpc/issuer_server.h"
 #include "common/x509/certificate.h"
 #include "common/x509/csr.h"
+#include "common/x509/member_key.h"
+#include "common/x509/member_proof.h"
+#include "common/x509/public_key.h"
 #include "postern/v1/identity.grpc.pb.h"
 #include "postern/v1/mesh.grpc.pb.h"
 #include "tests/testing/test_ca.h"
@@ -74,6 +77,17 @@ class FakeIssuer {
     const std::lock_guard lock(mutex_);
     tokens_[token] = spiffe_id;
   }
+  // A member, by the selector of its key (x509::MemberKeySelector).
+  void AddMember(const std::string& selector, const std::string& spiffe_id) {
+    const std::lock_guard lock(mutex_);
+    members_[selector] = spiffe_id;
+  }
+  void RemoveMembers() {
+    const std::lock_guard lock(mutex_);
+    members_.clear();
+  }
+  // What it calls itself when it gives a challenge, in place of its own name.
+  void CallItself(const std::string& spiffe_id) { Set(own_name_, spiffe_id); }
   void SetTtl(absl::Duration ttl) { Set(ttl_, ttl); }
   void FailCertify(std::optional<grpc::Status> status) { Set(certify_failure_, std::move(status)); }
   void SetRetryAfter(int milliseconds) { Set(retry_after_ms_, milliseconds); }
@@ -83,7 +97,8 @@ class FakeIssuer {
   // How far its clock is ahead of the real one.
   void SetClockOffset(absl::Duration offset) { Set(clock_offset_, offset); }
 
-  // "token", "certificate SERIAL" or "unix", of each answered or refused request.
+  // "token", "certificate SERIAL", "unix", "challenge" or "member", of each answered or refused
+  // request.
   std::vector<std::string> requests() const { return Get(requests_); }
   // Of each certificate, in the order of signing.
   std::vector<std::string> serials() const { return Get(serials_); }
@@ -177,6 +192,10 @@ class FakeIssuer {
                          v1::CertifyResponse* response) override {
       return issuer.Certify(*context, *request, *response);
     }
+    grpc::Status Challenge(grpc::ServerContext* context, const v1::ChallengeRequest* /*request*/,
+                           v1::ChallengeResponse* response) override {
+      return issuer.Challenge(*context, *response);
+    }
     FakeIssuer& issuer;
   };
   struct MeshService final : v1::Mesh::Service {
@@ -209,6 +228,37 @@ class FakeIssuer {
     return verdict.peer->id.uri();
   }
 
+  std::string OwnName() const { return root_.trust_domain().ToUri() + "/postern/identity"; }
+
+  grpc::Status Challenge(const grpc::ServerContext& context, v1::ChallengeResponse& response) {
+    const std::lock_guard lock(mutex_);
+    requests_.push_back("challenge");
+    std::string& challenge = challenges_[context.peer()];
+    challenge = std::string(x509::kChallengeBytes, static_cast<char>('a' + challenges_.size()));
+    response.set_challenge(challenge);
+    response.set_issuer_spiffe_id(own_name_.empty() ? OwnName() : own_name_);
+    return grpc::Status::OK;
+  }
+
+  // Whose key this is, when it answers the challenge of its connection; with mutex_ held. Empty:
+  // nobody's, or it does not.
+  std::string MemberOf(const grpc::ServerContext& context, const v1::CertifyRequest& request) {
+    const auto& shown = request.enrolled_key();
+    const auto csr = x509::VerifyCsr(base::AsBytes(request.csr_der()));
+    const auto key = x509::MemberKeyFromDer(base::AsBytes(shown.public_key_der()));
+    const std::string challenge = std::exchange(challenges_[context.peer()], {});
+    if (!csr.ok() || !key.ok() || challenge != shown.challenge()) {
+      return {};
+    }
+    const std::string csr_key = x509::PublicKeyToDer(csr->public_key.get()).value();
+    const auto proven = x509::VerifyMemberStatement(
+        key->get(), {challenge, base::AsBytes(csr_key), x509::SpiffeId::Parse(OwnName()).value()},
+        base::AsBytes(shown.signature()));
+    const auto member =
+        members_.find(x509::MemberKeySelector(base::AsBytes(shown.public_key_der())));
+    return proven.ok() && member != members_.end() ? member->second : std::string();
+  }
+
   grpc::Status Certify(grpc::ServerContext& context, const v1::CertifyRequest& request,
                        v1::CertifyResponse& response) {
     std::unique_lock lock(mutex_);
@@ -216,6 +266,9 @@ class FakeIssuer {
     std::string id;
     if (request.has_join_token()) {
       requests_.push_back("token");
+    } else if (request.has_enrolled_key()) {
+      requests_.push_back("member");
+      id = MemberOf(context, request);
     } else {
       id = ClientOf(context, &serial);
       requests_.push_back(request.has_unix_peer() ? "unix" : "certificate " + serial);
@@ -397,6 +450,9 @@ class FakeIssuer {
 
   mutable std::mutex mutex_;  // guards everything below
   std::map<std::string, std::string> tokens_;
+  std::map<std::string, std::string> members_;
+  std::map<std::string, std::string> challenges_;  // by connection; empty: used
+  std::string own_name_;
   absl::Duration ttl_ = absl::Hours(1);
   std::optional<grpc::Status> certify_failure_;
   int retry_after_ms_ = 0;

@@ -115,6 +115,8 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
                                                       "td",
                                                       "--join-token-file",
                                                       "/t",
+                                                      "--member-key",
+                                                      "/m",
                                                       "--state-dir",
                                                       "/s",
                                                       "--intercept",
@@ -175,6 +177,7 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.issuer_pin, std::string(32, '\xAA'));
   EXPECT_EQ(config.trust_domain, "td");
   EXPECT_EQ(config.join_token_file, "/t");
+  EXPECT_EQ(config.member_key_file, "/m");
   EXPECT_EQ(config.state_dir, "/s");
   EXPECT_EQ(config.intercept, InterceptMode::kRedirect);
   EXPECT_EQ(config.inbound_port, 25006);
@@ -358,6 +361,9 @@ TEST_F(ProxyConfigTest, RefusesWhatDoesNotAddUp) {
       {Plus(kTunnel, {"--issuer", "a:1", "--issuer-pin", pin}), "give --trust-domain"},
       {Plus(kTunnel, {"--issuer", "a:1", "--issuer-bundle", "b"}), "--join-token-file"},
       {Plus(kTunnel, {"--issuer", "a:0", "--state-dir", "s"}), "port 0"},
+      {Plus(kTunnel, {"--issuer", "unix:/a", "--issuer-bundle", "b", "--member-key", "k"}),
+       "unix socket"},
+      {Plus(kGood, {"--member-key", "k"}), "--member-key"},
   };
   for (const Row& row : rows) {
     EXPECT_THAT(Refusal(row.arguments), HasSubstr(row.expected))
@@ -370,6 +376,7 @@ TEST_F(ProxyConfigTest, AcceptsWhatAddsUp) {
   const std::vector<Arguments> all = {
       Plus(kTunnel, {"--issuer", "a:1", "--state-dir", "s"}),
       Plus(kTunnel, {"--issuer", "a:1", "--issuer-bundle", "b", "--join-token-file", "t"}),
+      Plus(kTunnel, {"--issuer", "a:1", "--issuer-bundle", "b", "--member-key", "k"}),
       Plus(kTunnel, {"--issuer", "unix:/i.sock", "--issuer-pin", pin, "--trust-domain", "td"}),
       {"--intercept", "redirect", "--peer-mode", "disabled"},
       Plus(kFiles, {"--tunnel", "inbound,listen=127.0.0.1:1,target=127.0.0.1:2,client-auth=none"}),

@@ -134,8 +134,8 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
                "postern");
   LogOptions log;
   AddCommonOptions(app, &log);
-  for (const auto add :
-       {AddIntercept, AddToken, AddEntry, AddBundle, AddPolicy, AddCert, AddStatus, AddWait}) {
+  for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddBundle, AddPolicy, AddCert,
+                         AddStatus, AddWait}) {
     add(app, context);
   }
   app.require_subcommand(1);

@@ -49,6 +49,7 @@ void AddBundle(CLI::App& root, Context& context);
 void AddCert(CLI::App& root, Context& context);
 void AddEntry(CLI::App& root, Context& context);
 void AddIntercept(CLI::App& root, Context& context);
+void AddMember(CLI::App& root, Context& context);
 void AddPolicy(CLI::App& root, Context& context);
 void AddStatus(CLI::App& root, Context& context);
 void AddToken(CLI::App& root, Context& context);

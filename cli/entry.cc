@@ -9,15 +9,24 @@
 #include "cli/admin_client.h"
 #include "cli/command.h"
 #include "cli/issuer_nouns.h"
+#include "cli/member_key_file.h"
 #include "common/base/bytes.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
+#include "common/x509/member_key.h"
 #include "common/x509/spiffe_id.h"
 
 namespace postern::cli {
 namespace {
 
 using nlohmann::json;
+
+// "sha256:HEX" of the public key that an entry names; empty: it names none.
+std::string MemberOf(const v1::Entry& entry) {
+  const bool one = entry.selectors_size() == 1 &&
+                   std::string_view(entry.selectors(0)).starts_with(x509::kMemberKeySelector);
+  return one ? entry.selectors(0).substr(std::string_view("key:").size()) : std::string();
+}
 
 json EntryJson(const v1::Entry& entry) {
   json ports = json::array();
@@ -26,12 +35,14 @@ json EntryJson(const v1::Entry& entry) {
   json selectors = json::array();
   for (const std::string& selector : entry.selectors())
     selectors.push_back(selector);
+  const std::string member = MemberOf(entry);
   json addresses = json::array();
   for (const std::string& address : entry.allowed_addresses())
     addresses.push_back(address);
   return {{"id", entry.id()},
           {"spiffe_id", entry.spiffe_id()},
           {"selectors", std::move(selectors)},
+          {"member_key", member.empty() ? json() : json(member)},
           {"addresses", std::move(addresses)},
           {"publish_address", entry.publish_connection_address()},
           {"ports", std::move(ports)},
@@ -41,7 +52,11 @@ json EntryJson(const v1::Entry& entry) {
 
 void EntryAsText(const v1::Entry& entry, std::ostream& out) {
   out << entry.id() << "  " << entry.spiffe_id() << "\n";
-  out << "  selectors  " << absl::StrJoin(entry.selectors(), ", ") << "\n";
+  if (const std::string member = MemberOf(entry); !member.empty()) {
+    out << "  member key " << member << "\n";
+  } else {
+    out << "  selectors  " << absl::StrJoin(entry.selectors(), ", ") << "\n";
+  }
   if (entry.allowed_addresses_size() > 0 || entry.publish_connection_address()) {
     out << "  addresses  " << absl::StrJoin(entry.allowed_addresses(), ", ")
         << (entry.publish_connection_address() ? " (and its connection's own)" : "") << "\n";
@@ -56,14 +71,21 @@ void EntryAsText(const v1::Entry& entry, std::ostream& out) {
 
 absl::Status Create(const std::string& socket, const EntryOptions& options,
                     const std::string& output, Context& context) {
-  if (options.selectors.empty()) {
+  if (options.selectors.empty() == options.member_key.empty()) {
     return absl::InvalidArgumentError(
-        "--selector is required: which facts make a workload this identity, such as unix:uid:1000 "
-        "(for a join token, `postern token create` makes the entry)");
+        "one of --selector and --member-key is required: which facts make a workload this "
+        "identity, such as unix:uid:1000, or which key it has (for a join token, `postern token "
+        "create` makes the entry)");
   }
   absl::StatusOr<v1::Entry> entry = ReadEntryOptions(options);
   if (!entry.ok())
     return entry.status();
+  if (!options.member_key.empty()) {
+    absl::StatusOr<std::string> selector = ReadMemberKeySelector(options.member_key);
+    if (!selector.ok())
+      return selector.status();
+    entry->add_selectors(*std::move(selector));
+  }
   absl::StatusOr<std::unique_ptr<AdminClient>> client = AdminClient::Connect(socket);
   if (!client.ok())
     return client.status();
@@ -196,6 +218,9 @@ void AddEntry(CLI::App& root, Context& context) {
   AddEntryOptions(create, &o->entry);
   create->add_option("--selector", o->entry.selectors,
                      "fact that must hold: unix:uid:N, unix:gid:N, unix:path:FILE; repeatable");
+  create->add_option("--member-key", o->entry.member_key,
+                     "instead: PEM file of the public key (or a certificate for it) whose private "
+                     "half the workload has; - reads standard input");
   AddSocketOption(create, &o->socket);
   AddOutputOption(create, &o->output, {"text", "json"});
   OnSelected(create, context,

@@ -15,6 +15,7 @@ namespace postern::cli {
 struct EntryOptions {
   std::string spiffe_id, svid_ttl;
   std::vector<std::string> selectors;  // entry create alone
+  std::string member_key;              // the same; a file
   std::vector<std::string> addresses;
   std::vector<uint16_t> ports;
   bool publish_address = false;

@@ -3,13 +3,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "common/x509/certificate.h"
+#include "common/x509/key.h"
+#include "common/x509/member_key.h"
 #include "tests/testing/test_ca.h"
 #include "tests/unit/cli/fake_admin.h"
 
@@ -162,6 +166,85 @@ TEST_F(CliTest, MakesListsAndDeletesEntries) {
   const Outcome again = Ask({"entry", "delete", "entry-1"});
   EXPECT_EQ(again.status, 1);
   EXPECT_THAT(again.err, HasSubstr("no entry entry-1"));
+}
+
+TEST_F(CliTest, EnrolsAMemberByItsPublicKeyOrACertificate) {
+  const x509::PkeyPtr key = *x509::GenerateMemberKey(x509::MemberKeyType::kEd25519);
+  const std::string selector =
+      x509::MemberKeySelector(base::AsBytes(*x509::MemberKeyToDer(key.get())));
+  const std::string pem = File("member.pub", *x509::MemberKeyToPem(key.get()));
+  const Outcome made =
+      Ask({"entry", "create", "--spiffe-id", "spiffe://td/a", "--member-key", pem});
+  EXPECT_EQ(made.status, 0) << made.err;
+  EXPECT_THAT(admin_.entries[0].selectors(), ElementsAre(selector));
+  EXPECT_THAT(Ask({"entry", "list"}).out, HasSubstr("member key " + selector.substr(4)));
+  const json listed = json::parse(Ask({"entry", "list", "--output", "json"}).out);
+  EXPECT_EQ(listed[0]["member_key"], selector.substr(4));
+  EXPECT_EQ(listed[0]["selectors"][0], selector);
+
+  const auto minted = testing::TestCa("td").Mint("spiffe://td/b");
+  EXPECT_EQ(Ask({"entry", "create", "--spiffe-id", "spiffe://td/b", "--member-key",
+                 File("cert.pem", x509::CertificateToPem(minted.leaf()))})
+                .status,
+            0);
+  EXPECT_THAT(
+      admin_.entries[1].selectors(),
+      ElementsAre(x509::MemberKeySelector(base::AsBytes(*x509::MemberKeyToDer(minted.key.get())))));
+}
+
+TEST_F(CliTest, RefusesWhatIsNoMembersKeyAndNamesTheFlag) {
+  const auto error = [this](std::vector<std::string> flags, int status) {
+    std::vector<std::string> line = {"entry", "create", "--spiffe-id", "spiffe://td/a"};
+    line.insert(line.end(), flags.begin(), flags.end());
+    const Outcome outcome = Ask(line);
+    EXPECT_EQ(outcome.status, status);
+    EXPECT_THAT(outcome.out, IsEmpty());
+    return outcome.err;
+  };
+  const x509::PkeyPtr key = testing::MakeKey(testing::KeyType::kEd25519);
+  const testing::Minted of_rsa = [] {
+    testing::CertificateSpec spec = testing::LeafSpec("spiffe://td/a");
+    spec.key_type = testing::KeyType::kRsa2048;
+    return testing::TestCa("td").Mint(spec);
+  }();
+  EXPECT_THAT(error({"--member-key", File("key.pem", testing::KeyPem(key.get()))}, 2),
+              AllOf(HasSubstr("--member-key"), HasSubstr("the member's alone")));
+  EXPECT_THAT(error({"--member-key", File("rsa.pem", of_rsa.ChainPem())}, 2),
+              HasSubstr("Ed25519 or P-256"));
+  EXPECT_THAT(error({"--member-key", File("junk.pem", "junk")}, 2), HasSubstr("--member-key"));
+  EXPECT_THAT(error({"--member-key", admin_.directory() + "/nowhere"}, 1), HasSubstr("nowhere"));
+  EXPECT_THAT(error({"--member-key", "x", "--selector", "unix:uid:1"}, 2),
+              HasSubstr("one of --selector and --member-key"));
+  EXPECT_THAT(error({}, 2), HasSubstr("one of --selector and --member-key"));
+  EXPECT_THAT(admin_.entries, IsEmpty());
+}
+
+TEST_F(CliTest, MakesAMembersKeyThatOnlyItsOwnerReads) {
+  for (const char* type : {"ed25519", "p256"}) {
+    const std::string path = admin_.directory() + "/" + type;
+    const Outcome made = RunWith({"member", "keygen", "--out", path, "--type", type});
+    ASSERT_EQ(made.status, 0) << made.err;
+    struct stat facts {};
+    ASSERT_EQ(stat(path.c_str(), &facts), 0);
+    EXPECT_EQ(facts.st_mode & 0777, 0600U);
+    std::ifstream file(path);
+    const std::string pem((std::istreambuf_iterator<char>(file)), {});
+    const auto key = x509::PrivateKeyFromPem(pem);
+    ASSERT_TRUE(key.ok()) << key.status();
+    EXPECT_EQ(made.out, *x509::MemberKeyToPem(key->get()));
+    EXPECT_THAT(
+        made.err,
+        HasSubstr(x509::MemberKeySelector(base::AsBytes(*x509::MemberKeyToDer(key->get())))));
+    EXPECT_THAT(made.out + made.err, Not(HasSubstr("PRIVATE")));
+
+    const Outcome again = RunWith({"member", "keygen", "--out", path, "--type", type});
+    EXPECT_EQ(again.status, 1);
+    EXPECT_THAT(again.err, HasSubstr("--out"));
+    std::ifstream still(path);
+    EXPECT_EQ(std::string((std::istreambuf_iterator<char>(still)), {}), pem);
+  }
+  EXPECT_EQ(RunWith({"member", "keygen"}).status, 2);
+  EXPECT_EQ(RunWith({"member", "keygen", "--out", "x", "--type", "rsa"}).status, 2);
 }
 
 TEST_F(CliTest, SaysWhatIsWrongWithTheSocket) {

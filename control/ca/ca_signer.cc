@@ -326,6 +326,18 @@ absl::StatusOr<SignedSvid> CaSigner::SignX509Svid(const SvidTemplate& wanted) co
                     .not_after = validity.not_after};
 }
 
+absl::StatusOr<CaSignature> CaSigner::SignBytes(base::ByteSpan data) const {
+  std::shared_ptr<const SigningSlot> slot = current();
+  if (absl::Status status = CheckTimes(*slot, clock_.Now()); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::string> signature = Sign(slot->key.get(), data);
+  if (!signature.ok()) {
+    return signature.status();
+  }
+  return CaSignature{.signature = *std::move(signature), .signer = std::move(slot)};
+}
+
 absl::Status CaSigner::CheckUsable() const {
   return CheckTimes(*current(), clock_.Now());
 }

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/base/bytes.h"
 #include "common/base/clock.h"
 #include "common/x509/openssl_ptr.h"
 #include "common/x509/spiffe_id.h"
@@ -60,6 +61,12 @@ struct SigningSlot {
   absl::Time not_after;   // the earliest
 };
 
+// Bytes that the CA vouches for, and the slot whose chain and root go with the signature.
+struct CaSignature {
+  std::string signature;  // ECDSA (DER) or RSA PKCS #1 with SHA-256, or Ed25519: as the key is
+  std::shared_ptr<const SigningSlot> signer;
+};
+
 struct SignedSvid {
   std::string leaf_der;
   std::shared_ptr<const SigningSlot> signer;  // whose chain goes with the leaf
@@ -91,6 +98,12 @@ class CaSigner {
   // FailedPrecondition: the chain has expired (or not begun). InvalidArgument: a weak key, another
   // trust domain, a ttl that is not positive. Internal: OpenSSL.
   absl::StatusOr<SignedSvid> SignX509Svid(const SvidTemplate& wanted) const;
+
+  // Signs `data` with the current slot's key. The caller puts a context of its own in front of what
+  // it signs ("postern-revocations-v1", a zero byte), so that no signature is good for anything
+  // else, least of all as a certificate's. FailedPrecondition: the chain has expired (or not
+  // begun). Internal: OpenSSL.
+  absl::StatusOr<CaSignature> SignBytes(base::ByteSpan data) const;
 
   // What SignX509Svid would refuse with right now for reasons of its own chain; OK otherwise.
   absl::Status CheckUsable() const;

@@ -24,6 +24,7 @@ using GeneralNamesPtr = OpensslPtr<GENERAL_NAMES, GENERAL_NAMES_free>;
 using GeneralNamePtr = OpensslPtr<GENERAL_NAME, GENERAL_NAME_free>;
 using Ia5Ptr = OpensslPtr<ASN1_IA5STRING, ASN1_IA5STRING_free>;
 using AuthorityKeyIdPtr = OpensslPtr<AUTHORITY_KEYID, AUTHORITY_KEYID_free>;
+using ContextPtr = OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free>;
 using ExtensionPtr = OpensslPtr<X509_EXTENSION, X509_EXTENSION_free>;
 
 constexpr size_t kKeyIdBytes = 20;  // RFC 7093 section 2, method 1: leftmost 160 bits of SHA-256
@@ -178,6 +179,23 @@ absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key) {
   base::Sha256Digest digest{};
   SHA256(base::AsBytes(*der).data(), der->size(), digest.data());
   return digest;
+}
+
+absl::StatusOr<std::string> Sign(EVP_PKEY* key, base::ByteSpan data) {
+  const EVP_MD* digest = EVP_PKEY_is_a(key, "ED25519") == 1 ? nullptr : EVP_sha256();
+  const ContextPtr context(EVP_MD_CTX_new());
+  size_t size = 0;
+  if (context == nullptr || EVP_DigestSignInit(context.get(), nullptr, digest, nullptr, key) != 1 ||
+      EVP_DigestSign(context.get(), nullptr, &size, data.data(), data.size()) != 1) {
+    return OpensslError("sign");
+  }
+  std::string signature(size, '\0');
+  if (EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size,
+                     data.data(), data.size()) != 1) {
+    return OpensslError("sign");
+  }
+  signature.resize(size);  // a DER signature may be shorter than the longest
+  return signature;
 }
 
 absl::StatusOr<x509::X509Ptr> BuildCa(const std::string& common_name, const std::string& uri,

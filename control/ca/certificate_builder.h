@@ -28,6 +28,10 @@ struct Validity {
 // SHA-256 of the SubjectPublicKeyInfo.
 absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key);
 
+// A signature over `data` as the key's kind makes it: with SHA-256, Ed25519 without a digest of its
+// own. Internal: OpenSSL.
+absl::StatusOr<std::string> Sign(EVP_PKEY* key, base::ByteSpan data);
+
 // A CA: CA:TRUE with `path_length`, keyCertSign and cRLSign (critical), `common_name` below
 // O=Postern, the trust domain as URI SAN. Internal: OpenSSL.
 absl::StatusOr<x509::X509Ptr> BuildCa(const std::string& common_name, const std::string& uri,

@@ -367,5 +367,40 @@ TEST_F(CaSignerTest, ASerialWithItsTopBitSetIsStillPositiveAndZeroIsRefused) {
   EXPECT_FALSE(ca->SignX509Svid(Template()).ok());
 }
 
+bool SignatureFits(X509* signer, base::ByteSpan data, const std::string& signature) {
+  const x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  return EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr,
+                              X509_get0_pubkey(signer)) == 1 &&
+         EVP_DigestVerify(context.get(), base::AsBytes(signature).data(), signature.size(),
+                          data.data(), data.size()) == 1;
+}
+
+TEST_F(CaSignerTest, SignsBytesWithTheKeyThatSignsCertificates) {
+  const auto ca = Open();
+  ASSERT_TRUE(ca.ok());
+  const std::string data("postern-test-v1\0list", 20);
+  const auto made = (*ca)->SignBytes(base::AsBytes(data));
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->signer, (*ca)->current());
+  X509* signer = made->signer->chain.front().get();
+  EXPECT_TRUE(SignatureFits(signer, base::AsBytes(data), made->signature));
+  EXPECT_FALSE(SignatureFits(signer, base::AsBytes(data).first(19), made->signature));
+  EXPECT_TRUE((*ca)->SignBytes({}).ok());
+}
+
+TEST_F(CaSignerTest, SignsNoBytesWithACaThatHasExpired) {
+  const auto ca = Open();
+  ASSERT_TRUE(ca.ok());
+  clock_.Advance(kIntermediateLifetime);
+  EXPECT_TRUE(absl::IsFailedPrecondition((*ca)->SignBytes(base::AsBytes("x")).status()));
+}
+
+TEST(Sign, TakesEd25519KeysToo) {
+  const x509::PkeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
+  const auto signature = Sign(key.get(), base::AsBytes("data"));
+  ASSERT_TRUE(signature.ok()) << signature.status();
+  EXPECT_THAT(*signature, SizeIs(64));
+}
+
 }  // namespace
 }  // namespace postern::ca

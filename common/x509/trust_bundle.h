@@ -5,9 +5,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/bytes.h"
 #include "common/x509/openssl_ptr.h"
 #include "common/x509/spiffe_id.h"
 
@@ -22,6 +24,12 @@ class TrustBundle {
 
   const TrustDomain& trust_domain() const { return trust_domain_; }
   const std::vector<X509Ptr>& roots() const { return roots_; }
+  // Former roots, by the SHA-256 of their DER, that were taken out in order: they vouch for nothing
+  // new, and connections that stand on them go on. Set before the bundle is shared.
+  void SetRetiredRoots(std::vector<base::Sha256Digest> digests) {
+    retired_roots_ = std::move(digests);
+  }
+  const std::vector<base::Sha256Digest>& retired_roots() const { return retired_roots_; }
   // For verification; holds the roots as trust anchors. Owned by the bundle, safe to share.
   X509_STORE* store() const { return store_.get(); }
 
@@ -29,6 +37,7 @@ class TrustBundle {
   TrustBundle(TrustDomain trust_domain, std::vector<X509Ptr> roots, X509StorePtr store);
   TrustDomain trust_domain_;
   std::vector<X509Ptr> roots_;
+  std::vector<base::Sha256Digest> retired_roots_;
   X509StorePtr store_;
 };
 

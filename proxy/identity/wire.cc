@@ -12,7 +12,21 @@
 namespace postern::identity {
 namespace {
 
+constexpr size_t kMostRetiredRoots = 128;
 constexpr uint32_t kMaxPort = std::numeric_limits<uint16_t>::max();
+
+// The newest come first. One of another length names nothing.
+std::vector<base::Sha256Digest> RetiredRootsFromWire(const v1::TrustBundle& wire) {
+  std::vector<base::Sha256Digest> digests;
+  for (const std::string& text : wire.retired_root_sha256()) {
+    base::Sha256Digest digest{};
+    if (text.size() == digest.size() && digests.size() < kMostRetiredRoots) {
+      std::copy(text.begin(), text.end(), digest.begin());
+      digests.push_back(digest);
+    }
+  }
+  return digests;
+}
 
 absl::StatusOr<x509::TrustBundle> BundleFromWire(const v1::TrustBundle& wire) {
   auto trust_domain = x509::TrustDomain::Parse(wire.trust_domain());
@@ -33,7 +47,11 @@ absl::StatusOr<x509::TrustBundle> BundleFromWire(const v1::TrustBundle& wire) {
     }
     roots.push_back(*std::move(root));
   }
-  return x509::TrustBundle::Create(*std::move(trust_domain), std::move(roots));
+  auto bundle = x509::TrustBundle::Create(*std::move(trust_domain), std::move(roots));
+  if (bundle.ok()) {
+    bundle->SetRetiredRoots(RetiredRootsFromWire(wire));
+  }
+  return bundle;
 }
 
 // Adds what one endpoint says to `destination`. False: this release does not understand it.

@@ -41,6 +41,8 @@ absl::StatusOr<std::shared_ptr<const WorkerIdentity>> WorkerIdentity::Create(
     for (const x509::X509Ptr& root : bundle.roots()) {
       digests.insert(x509::Sha256OfCertificate(root.get()));
     }
+    // What was verified by them before they were taken out; nothing new is.
+    digests.insert(bundle.retired_roots().begin(), bundle.retired_roots().end());
   }
   identity->snapshot_ = std::move(snapshot);
   identity->client_ = *std::move(client);

@@ -32,7 +32,8 @@ class WorkerIdentity {
     return client_auth == tls::ClientAuth::kRequire ? server_ : server_without_client_auth_;
   }
 
-  // Whether the peer's root may still speak for its trust domain.
+  // Whether the peer's root may still speak for its trust domain, or was taken out in order: then
+  // what it verified before goes on.
   bool Trusts(const x509::VerifiedPeer& peer) const;
 
  private:

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "common/x509/certificate.h"
 #include "tests/testing/proxy_fixture.h"
 #include "tests/testing/raw_tls.h"
 
@@ -62,6 +63,29 @@ TEST(PolicyRecheckTest, ARootThatTheClientTakesAwayEndsTheConnectionToo) {
   pair.client.PublishBundles(successor.BundleSet());
   EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
   EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kPolicyRevoked)) << pair.client.Reasons();
+}
+
+// All that a rotation's old root vouched for has been renewed or has expired; what stands on it
+// goes on.
+TEST(PolicyRecheckTest, ARootThatIsRetiredInOrderEndsNothingAndVouchesForNothingNew) {
+  ProxyPair pair(&Echo);
+  pair.Start();
+  Socket socket = pair.Connect();
+  ASSERT_EQ(Exchange(socket, "before"), "before");
+  const TestCa successor;
+  for (TestProxy* proxy : {&pair.server, &pair.client}) {
+    x509::TrustBundle bundle = successor.Bundle();
+    bundle.SetRetiredRoots({x509::Sha256OfCertificate(pair.ca.root())});
+    std::vector<x509::TrustBundle> bundles;
+    bundles.push_back(std::move(bundle));
+    proxy->PublishBundles(x509::TrustBundleSet(std::move(bundles)));
+  }
+  EXPECT_EQ(Exchange(socket, "after"), "after");
+  Socket again = pair.Connect();
+  again.Send("x");
+  EXPECT_EQ(Name(again.DrainToEnd()), Name(ReadEnd::kReset));
+  EXPECT_TRUE(pair.client.AwaitClosed(CloseReason::kPeerUntrusted)) << pair.client.Reasons();
+  EXPECT_EQ(Exchange(socket, "still"), "still");
 }
 
 TEST(PolicyRecheckTest, ARootThatIsAddedEndsNothing) {

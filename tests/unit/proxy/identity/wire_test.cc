@@ -38,6 +38,22 @@ std::vector<std::string> Expected(const Answer& wire) {
   return names;
 }
 
+TEST(WireTest, TakesTheRootsThatWereRetiredInOrderByTheirHash) {
+  const testing::TestCa ca;
+  v1::BundleSet wire;
+  v1::TrustBundle* bundle = wire.add_bundles();
+  bundle->set_trust_domain("example.org");
+  bundle->add_root_der(x509::CertificateToDer(ca.root()));
+  bundle->add_retired_root_sha256(std::string(32, 'a'));
+  bundle->add_retired_root_sha256("short");
+  const auto bundles = BundlesFromWire(wire);
+  ASSERT_TRUE(bundles.ok()) << bundles.status();
+  base::Sha256Digest expected{};
+  expected.fill('a');
+  EXPECT_EQ(bundles->Find("example.org")->retired_roots(),
+            std::vector<base::Sha256Digest>{expected});
+}
+
 TEST(WireTest, TakesAnAnswerWithoutEndpointsForPlaintext) {
   const auto answer = AnswerFromWire(Asked("192.0.2.1", 80));
   ASSERT_TRUE(answer.ok());

@@ -14,7 +14,7 @@
 namespace postern::store {
 namespace {
 
-constexpr std::array<const char*, 1> kMigrations = {R"sql(
+constexpr std::array<const char*, 2> kMigrations = {R"sql(
 CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
   value NOT NULL
@@ -85,6 +85,18 @@ CREATE TABLE policy_documents (
   position INTEGER PRIMARY KEY,
   name     TEXT NOT NULL UNIQUE,
   yaml     TEXT NOT NULL
+);
+)sql",
+                                                    R"sql(
+ALTER TABLE certificates ADD COLUMN replaces TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE withdrawn_cas (
+  number       INTEGER PRIMARY KEY AUTOINCREMENT,
+  id           TEXT NOT NULL UNIQUE,
+  role         TEXT NOT NULL CHECK (role IN ('root', 'intermediate')),
+  certificate  BLOB NOT NULL,
+  in_order     INTEGER NOT NULL,
+  withdrawn_at INTEGER NOT NULL
 );
 )sql"};
 

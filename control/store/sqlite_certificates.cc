@@ -28,6 +28,7 @@ absl::StatusOr<IssuedCertificate> CertificateFromRow(const Statement& row) {
   IssuedCertificate certificate{.serial = row.Text(0), .spiffe_id = *std::move(id)};
   certificate.entry_id = row.Text(2);
   certificate.ca_id = row.Text(3);
+  certificate.replaces = row.Text(9);
   certificate.not_before = absl::FromUnixSeconds(row.Int(4));
   certificate.not_after = absl::FromUnixSeconds(row.Int(5));
   certificate.issued_at = absl::FromUnixSeconds(row.Int(6));
@@ -64,7 +65,10 @@ absl::Status SqliteCertificates::Append(const IssuedCertificate& certificate) {
   return database_.Write([&certificate](Connection& connection) {
     absl::StatusOr<Statement> insert = connection.Prepare(
         "INSERT INTO certificates (serial, spiffe_id, entry_id, ca_id, not_before, not_after, "
-        "issued_at, key_sha256, leaf_sha256) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+        "issued_at, key_sha256, leaf_sha256, replaces) "
+        "SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 "
+        "WHERE NOT EXISTS (SELECT 1 FROM cas WHERE id = ?4 AND state = 'retired') "
+        "AND NOT EXISTS (SELECT 1 FROM withdrawn_cas WHERE id = ?4)");
     if (!insert.ok()) {
       return insert.status();
     }
@@ -76,8 +80,13 @@ absl::Status SqliteCertificates::Append(const IssuedCertificate& certificate) {
         .Bind(6, absl::ToUnixSeconds(certificate.not_after))
         .Bind(7, absl::ToUnixSeconds(certificate.issued_at))
         .BindBlob(8, certificate.key_sha256)
-        .BindBlob(9, certificate.leaf_sha256);
+        .BindBlob(9, certificate.leaf_sha256)
+        .Bind(10, certificate.replaces);
     absl::Status status = insert->Run();
+    if (status.ok() && connection.changes() == 0) {
+      status = absl::FailedPreconditionError(
+          base::StrCat("CA ", certificate.ca_id, " signs no more: it is retired or withdrawn"));
+    }
     if (status.ok()) {
       status = AddToCounter(connection, kIssuedCounter, 1);
     }
@@ -90,7 +99,7 @@ absl::StatusOr<IssuedCertificate> SqliteCertificates::FindBySerial(std::string_v
   absl::Status status = database_.Read([&found, serial](Connection& connection) {
     absl::StatusOr<Statement> query = connection.Prepare(
         "SELECT serial, spiffe_id, entry_id, ca_id, not_before, not_after, issued_at, key_sha256, "
-        "leaf_sha256 FROM certificates WHERE serial = ?1");
+        "leaf_sha256, replaces FROM certificates WHERE serial = ?1");
     if (!query.ok()) {
       return query.status();
     }
@@ -107,6 +116,31 @@ absl::StatusOr<IssuedCertificate> SqliteCertificates::FindBySerial(std::string_v
     return status;
   }
   return found;
+}
+
+absl::StatusOr<std::vector<LiveCertificate>> SqliteCertificates::ListLive(absl::Time time) {
+  std::vector<LiveCertificate> live;
+  absl::Status status = database_.Read([&live, time](Connection& connection) {
+    absl::StatusOr<Statement> query = connection.Prepare(
+        "SELECT serial, ca_id, replaces, issued_at, not_after FROM certificates "
+        "WHERE not_after > ?1 AND entry_id <> ''");
+    if (!query.ok()) {
+      return query.status();
+    }
+    absl::StatusOr<bool> row = query->Bind(1, absl::ToUnixSeconds(time)).Step();
+    for (; row.ok() && *row; row = query->Step()) {
+      live.push_back({.serial = query->Text(0),
+                      .ca_id = query->Text(1),
+                      .replaces = query->Text(2),
+                      .issued_at = absl::FromUnixSeconds(query->Int(3)),
+                      .not_after = absl::FromUnixSeconds(query->Int(4))});
+    }
+    return row.status();
+  });
+  if (!status.ok()) {
+    return status;
+  }
+  return live;
 }
 
 absl::StatusOr<uint64_t> SqliteCertificates::CountIssued() {

@@ -109,6 +109,10 @@ absl::Status ReplaceDocuments(Connection& connection,
 
 }  // namespace
 
+absl::Status CountBundleChange(Connection& connection) {
+  return AddToCounter(connection, kBundleCounter, 1);
+}
+
 absl::StatusOr<std::vector<CaRecord>> SqliteCas::ListCas() {
   std::vector<CaRecord> records;
   absl::Status status = database_.Read([&records](Connection& connection) {
@@ -144,7 +148,7 @@ absl::Status SqliteCas::AddCas(const std::vector<CaRecord>& records) {
         std::any_of(records.begin(), records.end(),
                     [](const CaRecord& record) { return record.role == CaRole::kRoot; });
     if (status.ok() && roots_changed) {
-      status = AddToCounter(connection, kBundleCounter, 1);
+      status = CountBundleChange(connection);
     }
     return status;
   });

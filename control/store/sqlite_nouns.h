@@ -22,6 +22,9 @@ absl::StatusOr<std::string> RandomId();
 absl::StatusOr<int64_t> ReadCounter(Connection& connection, std::string_view key);
 absl::Status AddToCounter(Connection& connection, std::string_view key, int64_t amount);
 
+// What BundleVersion counts; inside the caller's transaction.
+absl::Status CountBundleChange(Connection& connection);
+
 // Stores `entry` (id and created_at set by the caller) inside the caller's transaction.
 absl::Status InsertEntry(Connection& connection, const Entry& entry);
 
@@ -64,6 +67,7 @@ class SqliteCertificates : public CertificateLog {
   explicit SqliteCertificates(Database& database) : database_(database) {}
   absl::Status Append(const IssuedCertificate& certificate) override;
   absl::StatusOr<IssuedCertificate> FindBySerial(std::string_view serial) override;
+  absl::StatusOr<std::vector<LiveCertificate>> ListLive(absl::Time time) override;
   absl::StatusOr<uint64_t> CountIssued() override;
   absl::StatusOr<uint64_t> PruneExpired(absl::Time before) override;
 
@@ -76,6 +80,10 @@ class SqliteCas : public CaStore {
   SqliteCas(Database& database, uint64_t epoch) : database_(database), epoch_(epoch) {}
   absl::StatusOr<std::vector<CaRecord>> ListCas() override;
   absl::Status AddCas(const std::vector<CaRecord>& records) override;
+  absl::Status ActivateNextCas() override;
+  absl::Status DropNextCas() override;
+  absl::Status WithdrawRetiredCas(absl::Time now, bool in_order) override;
+  absl::StatusOr<std::vector<WithdrawnCa>> ListWithdrawnCas() override;
   absl::StatusOr<Version> BundleVersion() override;
 
  private:

@@ -79,11 +79,15 @@ class CertificateLog {
  public:
   virtual ~CertificateLog() = default;
 
-  // AlreadyExists: this serial was issued before; nothing was changed.
+  // AlreadyExists: this serial was issued before; nothing was changed. FailedPrecondition: its CA
+  // is retired or withdrawn, so the certificate must not go out: sign again with the current one.
   virtual absl::Status Append(const IssuedCertificate& certificate) = 0;
 
   // NotFound: not issued here, or pruned.
   virtual absl::StatusOr<IssuedCertificate> FindBySerial(std::string_view serial) = 0;
+
+  // Those that end after `time`, in no order; the issuer's own are left out.
+  virtual absl::StatusOr<std::vector<LiveCertificate>> ListLive(absl::Time time) = 0;
 
   // How many were ever issued, the pruned ones included.
   virtual absl::StatusOr<uint64_t> CountIssued() = 0;
@@ -92,6 +96,9 @@ class CertificateLog {
   // issuing is not held up. Returns how many.
   virtual absl::StatusOr<uint64_t> PruneExpired(absl::Time before) = 0;
 };
+
+// How many withdrawn CAs ListWithdrawnCas tells of: a bundle names their roots.
+inline constexpr int kMaxWithdrawnCas = 128;
 
 // CA certificates and their slots, never keys.
 class CaStore {
@@ -104,6 +111,20 @@ class CaStore {
   // All or none, in one transaction; the bundle version grows when a root is among them.
   // AlreadyExists: an id exists, or the slot (role, state) of a current or next one is taken.
   virtual absl::Status AddCas(const std::vector<CaRecord>& records) = 0;
+
+  // A rotation's steps, each all or nothing, in one transaction. The bundle version grows when the
+  // set of roots changes, and when a root's withdrawal is remembered.
+  //
+  // Each next CA becomes the current one, and the current one of its role retired.
+  // FailedPrecondition: there is no next one, or a retired one is still there.
+  virtual absl::Status ActivateNextCas() = 0;
+  // Deletes every next CA; OK when there is none.
+  virtual absl::Status DropNextCas() = 0;
+  // Deletes every retired CA and remembers it as withdrawn; OK when there is none.
+  virtual absl::Status WithdrawRetiredCas(absl::Time now, bool in_order) = 0;
+
+  // The newest kMaxWithdrawnCas, newest first.
+  virtual absl::StatusOr<std::vector<WithdrawnCa>> ListWithdrawnCas() = 0;
 
   // The version of the set of roots.
   virtual absl::StatusOr<Version> BundleVersion() = 0;

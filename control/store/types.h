@@ -49,8 +49,21 @@ struct IssuedCertificate {
   absl::Time issued_at = absl::UnixEpoch();
   base::Sha256Digest key_sha256 = {};   // of the SubjectPublicKeyInfo
   base::Sha256Digest leaf_sha256 = {};  // of the certificate's DER
+  // The serial of the certificate that its owner showed for it; empty: other evidence.
+  std::string replaces = {};
 
   bool operator==(const IssuedCertificate&) const = default;
+};
+
+// What the end of a CA has to wait for: a certificate that its owner may still use.
+struct LiveCertificate {
+  std::string serial = {};
+  std::string ca_id = {};
+  std::string replaces = {};  // see IssuedCertificate
+  absl::Time issued_at = absl::UnixEpoch();
+  absl::Time not_after = absl::UnixEpoch();
+
+  bool operator==(const LiveCertificate&) const = default;
 };
 
 // A proxy that serves an entry at an address: what the mesh learned from its connection, kept so
@@ -82,6 +95,18 @@ struct CaRecord {
   absl::Time created_at = absl::UnixEpoch();
 
   bool operator==(const CaRecord&) const = default;
+};
+
+// A CA that was withdrawn: no bundle holds it any more, and nothing that it signed is acknowledged.
+struct WithdrawnCa {
+  std::string id = {};
+  CaRole role = CaRole::kRoot;
+  std::string certificate_der = {};
+  // Nothing that it signed was in use any more; false: it was withdrawn by force.
+  bool in_order = false;
+  absl::Time withdrawn_at = absl::UnixEpoch();
+
+  bool operator==(const WithdrawnCa&) const = default;
 };
 
 // A policy document as the operator wrote it. Mirrors postern.v1.PolicyDocuments.Document.

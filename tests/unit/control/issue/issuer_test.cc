@@ -394,6 +394,9 @@ TEST_F(IssuerTest, RefusesAndSaysStoreErrorWhenTheStoreFails) {
     absl::StatusOr<store::IssuedCertificate> FindBySerial(std::string_view serial) override {
       return log_.FindBySerial(serial);
     }
+    absl::StatusOr<std::vector<store::LiveCertificate>> ListLive(absl::Time now) override {
+      return log_.ListLive(now);
+    }
     absl::StatusOr<uint64_t> CountIssued() override { return log_.CountIssued(); }
     absl::StatusOr<uint64_t> PruneExpired(absl::Time before) override {
       return log_.PruneExpired(before);

@@ -75,10 +75,12 @@ struct SignedSvid {
   absl::Time not_after;
 };
 
+class KeyFiles;
+
 // The certificate authority of one trust domain: holds the signing key, makes root and intermediate
 // on first start, signs X.509-SVIDs with the current slot. The next slot, its activation and its
-// retirement belong to rotation; the store's CaState already tells them apart. Made by main after
-// the store; the store and the clock outlive it. Thread-safe.
+// end belong to CaRotation, which tells this one to look again. Made by main after the store; the
+// store and the clock outlive it. Thread-safe.
 class CaSigner {
  public:
   // Loads the CA of the store, or makes it when the store has none: root and intermediate, P-256,
@@ -110,7 +112,14 @@ class CaSigner {
 
   const x509::TrustDomain& trust_domain() const { return options_.trust_domain; }
 
-  // All roots that are to be trusted (next, current and retired).
+  const CaOptions& options() const { return options_; }
+
+  // For CaRotation: reads records and keys again, after a step of the store. On an error what was
+  // in use goes on; as the step has been made then, the next start or step reads it.
+  absl::Status Reload(store::CaStore& store, const KeyFiles& keys);
+
+  // All roots that are to be trusted (next, current and retired), and the names of those that were
+  // withdrawn in order.
   std::shared_ptr<const x509::TrustBundleSet> bundles() const;
   store::Version bundle_version() const;
 

@@ -115,6 +115,14 @@ absl::Status KeyFiles::Adopt(const std::string& name) const {
   return fsync(fd_) == 0 ? absl::OkStatus() : FileError(directory_, errno);
 }
 
+absl::Status KeyFiles::SetAside(const std::string& name) const {
+  const std::string preliminary = name + ".new";
+  if (renameat(fd_, name.c_str(), fd_, preliminary.c_str()) != 0) {
+    return errno == ENOENT ? absl::OkStatus() : FileError(directory_ + "/" + name, errno);
+  }
+  return fsync(fd_) == 0 ? absl::OkStatus() : FileError(directory_, errno);
+}
+
 absl::Status KeyFiles::Discard() const {
   const absl::StatusOr<std::vector<std::string>> names = NamesEndingWith(directory_, kPreliminary);
   if (!names.ok()) {

@@ -35,7 +35,11 @@ class KeyFiles {
   absl::Status Write(const std::string& name, EVP_PKEY* key) const;
   // Gives a key its name, if it still stands under the preliminary one.
   absl::Status Adopt(const std::string& name) const;
-  // Deletes what stands under preliminary names: left by a crash before the store had the CA.
+  // The reverse, before the store forgets the CA: a crash in between is mended by Adopt. OK when
+  // there is no such key.
+  absl::Status SetAside(const std::string& name) const;
+  // Deletes what stands under preliminary names: left by a crash before the store had the CA, or of
+  // a CA that it has forgotten.
   absl::Status Discard() const;
 
   // NotFound, PermissionDenied (readable by others) or InvalidArgument (no key).

@@ -126,7 +126,8 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
   const ca::SvidTemplate wanted{.id = entry->spiffe_id,
                                 .public_key = csr->public_key.get(),
                                 .ttl = std::clamp(wanted_ttl, ttl_.minimum(), kMaxTtl)};
-  return SignAndLog(wanted, entry->id);
+  const auto* shown = std::get_if<attest::ExistingCertificateEvidence>(&request.evidence);
+  return SignAndLog(wanted, entry->id, shown == nullptr ? "" : shown->peer.serial);
 }
 
 // A member's proof is over the key that it is a proof for, which only who verified the CSR knows.
@@ -198,7 +199,8 @@ absl::Status Issuer::CheckMade(const ca::SignedSvid& made, const ca::SvidTemplat
 }
 
 absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
-                                               const std::string& entry_id) {
+                                               const std::string& entry_id,
+                                               const std::string& replaces) {
   for (int attempt = 0; attempt < kSerialAttempts; ++attempt) {
     absl::StatusOr<ca::SignedSvid> made = ca_.SignX509Svid(wanted);
     if (absl::IsFailedPrecondition(made.status())) {
@@ -209,14 +211,17 @@ absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
     }
     const absl::Time now = clock_.Now();
     if (absl::Status status = CheckMade(*made, wanted, now); !status.ok()) {
+      if (made->signer != ca_.current()) {
+        continue;  // a rotation went on meanwhile
+      }
       return Internal("the signed certificate failed the issuer's own check", status);
     }
     const absl::Time issued_at = absl::FromUnixSeconds(absl::ToUnixSeconds(now));
-    const absl::StatusOr<store::IssuedCertificate> record =
-        RecordOf(*made, wanted, entry_id, issued_at);
+    absl::StatusOr<store::IssuedCertificate> record = RecordOf(*made, wanted, entry_id, issued_at);
     if (!record.ok()) {
       return Internal("the signed certificate could not be recorded", record.status());
     }
+    record->replaces = replaces;
     const absl::Status logged = store_.certificates().Append(*record);
     if (logged.ok()) {
       std::vector<std::string> chain_der = made->signer->chain_der;
@@ -229,12 +234,16 @@ absl::StatusOr<IssueResult> Issuer::SignAndLog(const ca::SvidTemplate& wanted,
                          .not_after = made->not_after,
                          .issued_at = issued_at};
     }
+    if (absl::IsFailedPrecondition(logged)) {
+      continue;  // its CA was retired between the signature and this: the current one signs
+    }
     if (!absl::IsAlreadyExists(logged)) {
       return StoreRefusal(logged);
     }
     spdlog::warn("serial {} was drawn a second time; drawing again", made->serial);
   }
-  return Refuse(RefusalReason::kInternal, "no unused serial number was found");
+  return Refuse(RefusalReason::kInternal,
+                "no certificate could be made: try again, and see the issuer's log");
 }
 
 absl::StatusOr<std::shared_ptr<const x509::Svid>> Issuer::IssueOwnSvid() {
@@ -248,7 +257,7 @@ absl::StatusOr<std::shared_ptr<const x509::Svid>> Issuer::IssueOwnSvid() {
                                 .public_key = key->get(),
                                 .ttl = std::max(ttl_.default_ttl, kDefaultTtl),
                                 .backdate = ca::kCaBackdate};
-  absl::StatusOr<IssueResult> issued = SignAndLog(wanted, "");
+  absl::StatusOr<IssueResult> issued = SignAndLog(wanted, /*entry_id=*/"", /*replaces=*/"");
   if (!issued.ok()) {
     return issued.status();
   }

@@ -86,8 +86,9 @@ class Issuer {
   absl::StatusOr<attest::Attestation> Attest(const attest::Evidence& evidence,
                                              const x509::VerifiedCsr& csr);
   absl::StatusOr<store::Entry> FindEntry(const attest::Attestation& attestation);
+  // `replaces`: the serial of the certificate that was shown for this one; empty: none was.
   absl::StatusOr<IssueResult> SignAndLog(const ca::SvidTemplate& wanted,
-                                         const std::string& entry_id);
+                                         const std::string& entry_id, const std::string& replaces);
   absl::Status CheckMade(const ca::SignedSvid& made, const ca::SvidTemplate& wanted,
                          absl::Time now);
 

@@ -132,5 +132,11 @@ absl::StatusOr<v1::PolicyDocuments> AdminClient::GetPolicy() {
 absl::StatusOr<v1::IssuerStatus> AdminClient::GetStatus() {
   return impl_->Call<v1::IssuerStatus>(&v1::Admin::Stub::GetStatus, v1::GetStatusRequest());
 }
+absl::StatusOr<v1::CaStatus> AdminClient::RotateCa(const v1::RotateCaRequest& request) {
+  return impl_->Call<v1::CaStatus>(&v1::Admin::Stub::RotateCa, request);
+}
+absl::StatusOr<v1::CaStatus> AdminClient::GetCaStatus() {
+  return impl_->Call<v1::CaStatus>(&v1::Admin::Stub::GetCaStatus, v1::GetCaStatusRequest());
+}
 
 }  // namespace postern::cli

@@ -28,6 +28,8 @@ class AdminClient {
   absl::StatusOr<v1::PolicyDocuments> PutPolicy(const v1::PolicyDocuments& documents);
   absl::StatusOr<v1::PolicyDocuments> GetPolicy();
   absl::StatusOr<v1::IssuerStatus> GetStatus();
+  absl::StatusOr<v1::CaStatus> RotateCa(const v1::RotateCaRequest& request);
+  absl::StatusOr<v1::CaStatus> GetCaStatus();
 
  private:
   struct Impl;

@@ -135,7 +135,7 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
   LogOptions log;
   AddCommonOptions(app, &log);
   for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddBundle, AddPolicy, AddCert,
-                         AddStatus, AddWait}) {
+                         AddStatus, AddWait, AddCa}) {
     add(app, context);
   }
   app.require_subcommand(1);

@@ -46,6 +46,7 @@ absl::StatusOr<std::chrono::seconds> ParseDuration(std::string_view flag, std::s
 
 // One function for each noun: adds its subcommands.
 void AddBundle(CLI::App& root, Context& context);
+void AddCa(CLI::App& root, Context& context);
 void AddCert(CLI::App& root, Context& context);
 void AddEntry(CLI::App& root, Context& context);
 void AddIntercept(CLI::App& root, Context& context);

@@ -376,7 +376,8 @@ std::vector<ProxyStatus> MeshState::Proxies() const {
                        .acked_policy = proxy.acked_policy,
                        .acked_endpoints = proxy.acked_endpoints,
                        .last_error = proxy.last_error,
-                       .connected_at = proxy.connected_at});
+                       .connected_at = proxy.connected_at,
+                       .serial = proxy.facts.serial});
   }
   return proxies;
 }

@@ -34,8 +34,9 @@ inline constexpr absl::Duration kLinger = absl::Minutes(5);
 // from its word.
 struct ProxyFacts {
   x509::SpiffeId id;
-  std::string entry_id;    // that its certificate was issued under (FindBySerial)
-  base::IpAddress source;  // of its connection
+  std::string entry_id;     // that its certificate was issued under (FindBySerial)
+  base::IpAddress source;   // of its connection
+  std::string serial = {};  // of its certificate; empty: it showed none (unix socket)
 };
 
 class MeshState;

@@ -57,6 +57,7 @@ struct EndpointUpdate {
 struct TrustDomainRoots {
   std::string trust_domain;
   std::vector<std::string> root_der;
+  std::vector<std::string> retired_root_sha256 = {};  // see postern.v1.TrustBundle
 };
 
 struct BundleSet {
@@ -90,6 +91,7 @@ struct ProxyStatus {
   Version acked_endpoints;
   std::string last_error;  // of its latest nack, printable; empty after an ack
   absl::Time connected_at;
+  std::string serial = {};  // of the certificate that it connected with
 };
 
 }  // namespace postern::mesh

@@ -8,6 +8,7 @@
 #include "common/base/strings.h"
 #include "control/service/caller.h"
 #include "control/service/messages.h"
+#include "control/service/rotation_messages.h"
 #include "postern/v1/admin.grpc.pb.h"
 
 namespace postern::service {
@@ -60,6 +61,15 @@ class AdminService final : public v1::Admin::Service {
                          v1::IssuerStatus* response) override {
     return ToGrpc(DoGetStatus(*context, *response));
   }
+  grpc::Status RotateCa(grpc::ServerContext* context, const v1::RotateCaRequest* request,
+                        v1::CaStatus* response) override {
+    return ToGrpc(DoRotateCa(*context, *request, *response));
+  }
+  grpc::Status GetCaStatus(grpc::ServerContext* context, const v1::GetCaStatusRequest* /*request*/,
+                           v1::CaStatus* response) override {
+    const absl::Status allowed = CheckOperator(*context, "ca status");
+    return ToGrpc(allowed.ok() ? TellCaStatus(*response) : allowed);
+  }
 
  private:
   // PermissionDenied unless the peer is root or our own user. Leaves an audit line.
@@ -77,6 +87,9 @@ class AdminService final : public v1::Admin::Service {
   absl::Status DoPutPolicy(const grpc::ServerContext& context, const v1::PolicyDocuments& request,
                            v1::PolicyDocuments& response);
   absl::Status DoGetStatus(const grpc::ServerContext& context, v1::IssuerStatus& response);
+  absl::Status DoRotateCa(const grpc::ServerContext& context, const v1::RotateCaRequest& request,
+                          v1::CaStatus& response);
+  absl::Status TellCaStatus(v1::CaStatus& response) const;
 
   const ServiceParts parts_;
   issue::Registry& registry_;
@@ -204,6 +217,33 @@ absl::Status AdminService::DoGetStatus(const grpc::ServerContext& context,
   }
   response.set_connected_proxies(static_cast<uint32_t>(response.proxies_size()));
   return absl::OkStatus();
+}
+
+absl::Status AdminService::TellCaStatus(v1::CaStatus& response) const {
+  const absl::StatusOr<RotationReport> report = parts_.rotation->Report();
+  if (report.ok()) {
+    response = ToMessage(*report);
+  }
+  return report.status();
+}
+
+absl::Status AdminService::DoRotateCa(const grpc::ServerContext& context,
+                                      const v1::RotateCaRequest& request, v1::CaStatus& response) {
+  const std::string verb =
+      base::StrCat("ca ", v1::RotationStep_Name(request.step()), " ",
+                   v1::CaKind_Name(request.kind()), request.force() ? " force" : "");
+  if (absl::Status allowed = CheckOperator(context, verb); !allowed.ok()) {
+    return allowed;
+  }
+  const absl::StatusOr<ca::CaKind> kind = FromMessage(request.kind());
+  const absl::StatusOr<RotationStep> step = FromMessage(request.step());
+  if (!kind.ok() || !step.ok()) {
+    return kind.ok() ? step.status() : kind.status();
+  }
+  if (absl::Status made = parts_.rotation->Step(*kind, *step, request.force()); !made.ok()) {
+    return made;
+  }
+  return TellCaStatus(response);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "control/service/client_verdicts.h"
 #include "control/service/issuer_metrics.h"
 #include "control/service/rate_limiter.h"
+#include "control/service/staged_rotation.h"
 #include "control/service/unix_listener.h"
 
 namespace grpc {
@@ -32,6 +33,7 @@ struct ServiceParts {
   IssuerCounters* counters = nullptr;
   const UnixListener* unix_listener = nullptr;
   const base::Clock* clock = nullptr;
+  StagedRotation* rotation = nullptr;
 };
 
 // At most this many certificate requests at work at once; the next is told when to come back.

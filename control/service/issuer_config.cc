@@ -21,6 +21,7 @@ struct Raw {
   std::string socket = "/run/postern/identity.sock";
   std::string svid_ttl = "1h";
   bool allow_short_ttl = false;
+  bool ca_auto_rotate = true;
   uint32_t certify_rate = 500;
   uint32_t max_connections = 24'000;
   uint32_t max_connections_per_source = 2'000;
@@ -55,6 +56,10 @@ void AddOptions(CLI::App& app, Raw& raw) {
       ->capture_default_str();
   app.add_flag("--allow-short-ttl", raw.allow_short_ttl,
                "Allow lifetimes from 10s on: for tests, never for production");
+  app.add_option("--ca-auto-rotate", raw.ca_auto_rotate,
+                 "Rotate root and intermediate by itself at two thirds of their lives: true or "
+                 "false")
+      ->capture_default_str();
   app.add_option("--certify-rate", raw.certify_rate,
                  "Certificates per second and source address; 0: no limit")
       ->capture_default_str();
@@ -154,6 +159,7 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   config.socket = raw.socket;
   config.svid_ttl = *ttl;
   config.allow_short_ttl = raw.allow_short_ttl;
+  config.ca_auto_rotate = raw.ca_auto_rotate;
   config.certify_rate = raw.certify_rate;
   config.max_connections = raw.max_connections;
   config.max_connections_per_source = raw.max_connections_per_source;

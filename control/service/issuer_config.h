@@ -27,6 +27,7 @@ struct IssuerConfig {
   std::string socket = "/run/postern/identity.sock";
   absl::Duration svid_ttl = absl::Hours(1);
   bool allow_short_ttl = false;
+  bool ca_auto_rotate = true;       // at two thirds of a CA's life
   uint32_t certify_rate = 500;      // requests per second and source address; 0: no limit
   size_t max_connections = 24'000;  // to `listen`, at a time
   size_t max_connections_per_source = 2'000;

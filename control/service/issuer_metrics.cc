@@ -68,6 +68,15 @@ void Sample(prometheus::MetricFamily& family, double value, std::string_view lab
   family.metric.push_back(std::move(sample));
 }
 
+using Labels = decltype(prometheus::ClientMetric::label);
+
+void Labelled(prometheus::MetricFamily& family, double value, Labels labels) {
+  prometheus::ClientMetric sample;
+  sample.label = std::move(labels);
+  sample.gauge.value = value;
+  family.metric.push_back(std::move(sample));
+}
+
 void One(Families& families, Metric metric, double value, std::string_view label_value = {}) {
   Sample(Family(families, metric), value, label_value);
 }
@@ -92,6 +101,21 @@ void Histogram(Families& families, const IssuerCounters& counters) {
   sample.histogram.sample_sum =
       static_cast<double>(counters.seconds_sum_nanoseconds.load(std::memory_order_relaxed)) / 1e9;
   Family(families, Metric::kSeconds).metric.push_back(std::move(sample));
+}
+
+void Rotation(Families& families, const RotationGauges& rotation) {
+  prometheus::MetricFamily& ends = Family(families, Metric::kCaNotAfter);
+  for (const ca::CaFacts& ca : rotation.state.cas) {
+    const bool root = ca.record.role == store::CaRole::kRoot;
+    Labelled(ends, static_cast<double>(absl::ToUnixSeconds(ca.not_after)),
+             {{"role", root ? "root" : "intermediate"},
+              {"state", std::string(ca::NameOf(ca.record.state))}});
+  }
+  prometheus::MetricFamily& phase = Family(families, Metric::kRotationPhase);
+  for (const ca::CaKind kind : {ca::CaKind::kRoot, ca::CaKind::kIntermediate}) {
+    const bool under_way = rotation.state.kind == kind;
+    Sample(phase, under_way ? static_cast<double>(rotation.state.phase) : 0.0, ca::NameOf(kind));
+  }
 }
 
 double Seconds(const timeval& time) {
@@ -160,6 +184,9 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   Sample(expiry, static_cast<double>(absl::ToUnixSeconds(gauges.intermediate_not_after)),
          "intermediate");
   Sample(expiry, static_cast<double>(absl::ToUnixSeconds(gauges.own_not_after)), "own");
+  Rotation(families, gauges.rotation);
+  One(families, Metric::kNotFollowed, static_cast<double>(gauges.rotation.not_followed));
+  One(families, Metric::kRotationBlocked, gauges.rotation.blocked ? 1 : 0);
   One(families, Metric::kRootKey, gauges.root_key_present ? 1 : 0);
   One(families, Metric::kReady, gauges.ready ? 1 : 0);
   One(families, Metric::kLogDropped, static_cast<double>(base::DroppedLogLines()));
@@ -171,9 +198,13 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
 std::string IssuerMetricsReference() {
   std::string text = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
   for (const Row& row : kRows) {
+    std::string labels(row.labels);
+    if (const size_t comma = labels.find(','); comma != std::string::npos) {
+      labels.replace(comma, 1, "`, `");
+    }
     text += base::StrCat("| `", row.name, "` | ", row.type, " | ",
-                         row.labels.empty() ? std::string("") : base::StrCat("`", row.labels, "`"),
-                         " | ", row.help, " |\n");
+                         row.labels.empty() ? std::string() : base::StrCat("`", labels, "`"), " | ",
+                         row.help, " |\n");
   }
   return text;
 }

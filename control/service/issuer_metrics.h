@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "control/attest/refusal.h"
+#include "control/service/staged_rotation.h"
 
 namespace postern::service {
 
@@ -43,6 +44,14 @@ namespace postern::service {
     "Version of the policy documents: epoch and sequence.")                                  \
   X(kNotAfter, "postern_issuer_certificate_not_after_seconds", "gauge", "kind",              \
     "Unix time at which a certificate of the issuer ends: root, intermediate, own.")         \
+  X(kCaNotAfter, "postern_issuer_ca_not_after_seconds", "gauge", "role,state",               \
+    "Unix time at which each CA ends: root or intermediate; next, current or retired.")      \
+  X(kRotationPhase, "postern_issuer_ca_rotation_phase", "gauge", "kind",                     \
+    "Of a CA's rotation: 0 none, 1 prepared, 2 active and the old CA not retired.")          \
+  X(kNotFollowed, "postern_issuer_ca_not_followed", "gauge", "",                             \
+    "Connected proxies that have not acknowledged the present bundle.")                      \
+  X(kRotationBlocked, "postern_issuer_ca_rotation_blocked", "gauge", "",                     \
+    "1 while the automatic rotation is due and held up; postern ca status says by what.")    \
   X(kRootKey, "postern_issuer_root_key_present", "gauge", "",                                \
     "1 while the root's key lies in the state directory; it should be taken offline.")       \
   X(kReady, "postern_issuer_ready", "gauge", "", "1 when the issuer can sign and serve.")    \
@@ -80,6 +89,7 @@ struct IssuerGauges {
   absl::Time root_not_after, intermediate_not_after, own_not_after;
   bool root_key_present = false;
   bool ready = false;
+  RotationGauges rotation;
 };
 
 // The scrape, text format 0.0.4.

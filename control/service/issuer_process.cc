@@ -18,6 +18,7 @@
 #include "control/service/admin_service.h"
 #include "control/service/certify_service.h"
 #include "control/service/mesh_service.h"
+#include "control/service/staged_rotation.h"
 #include "control/service/tcp_listener.h"
 
 namespace postern::service {
@@ -32,18 +33,6 @@ constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
 constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
 constexpr absl::Duration kClockSetBack = absl::Minutes(1);
-
-mesh::BundleSet BundlesOf(const ca::CaSigner& ca) {
-  mesh::BundleSet set{ca.bundle_version(), {}};
-  for (const auto& [name, bundle] : ca.bundles()->bundles()) {
-    mesh::TrustDomainRoots roots{name, {}};
-    for (const x509::X509Ptr& root : bundle.roots()) {
-      roots.root_der.push_back(x509::CertificateToDer(root.get()));
-    }
-    set.bundles.push_back(std::move(roots));
-  }
-  return set;
-}
 
 std::string Authority(const ListenAddress& address) {
   const bool v6 = address.host.find(':') != std::string::npos;
@@ -76,8 +65,11 @@ struct IssuerProcess::Impl {
   ~Impl();
 
   absl::Status OpenState();
-  absl::Status CheckCaAtStart() const;
+  void MakeRotation();
+  absl::Status CheckCaAtStart();
   absl::Status RenewOwnCertificate();
+  void RenewOwnCertificateIfDue();
+  void OnCaChanged();
   absl::Status ListenTcp();
   absl::Status ListenUnix();
   absl::Status ListenAdmin();
@@ -97,6 +89,8 @@ struct IssuerProcess::Impl {
   std::unique_ptr<issue::Issuer> issuer;
   std::unique_ptr<issue::Registry> registry;
   std::shared_ptr<mesh::MeshState> mesh;
+  std::unique_ptr<ca::CaRotation> ca_rotation;
+  std::unique_ptr<StagedRotation> rotation;
   std::unique_ptr<rpc::IssuerServerCredentials> credentials;
   std::unique_ptr<grpc::Service> certify;
   std::unique_ptr<grpc::Service> admin;
@@ -107,10 +101,14 @@ struct IssuerProcess::Impl {
   std::unique_ptr<TcpListener> tcp_listener;
   std::unique_ptr<http::HttpServer> http;
 
-  mutable std::mutex own_mutex;  // the scrape reads what Tick renews
+  std::mutex bundles_mutex;      // who tells the mesh tells it the newest
+  std::mutex renewal_mutex;      // a renewal at a time: Tick's, or after a step of a rotation
+  mutable std::mutex own_mutex;  // taken after renewal_mutex; the scrape reads what Tick renews
+  std::shared_ptr<const ca::SigningSlot> own_signer;  // of the own certificate; null: there is none
   absl::Time own_not_after = absl::InfinitePast();
   absl::Time renewed_own_at = absl::InfinitePast();  // or tried to
   absl::Time renew_own_at = absl::InfinitePast();
+  absl::Time retry_own_at = absl::InfinitePast();  // with another CA's
   absl::Duration cleaned_at = absl::ZeroDuration();
 };
 
@@ -161,18 +159,48 @@ absl::Status IssuerProcess::Impl::OpenState() {
   }
   mesh = *std::move(state);
   mesh->SetBundles(BundlesOf(*ca));
+  MakeRotation();
   return absl::OkStatus();
 }
 
+void IssuerProcess::Impl::MakeRotation() {
+  ca_rotation = std::make_unique<ca::CaRotation>(*ca, store->cas(), clock);
+  rotation =
+      std::make_unique<StagedRotation>(StagedRotation::Parts{.rotation = ca_rotation.get(),
+                                                             .signer = ca.get(),
+                                                             .certificates = &store->certificates(),
+                                                             .mesh = mesh.get(),
+                                                             .clock = &clock,
+                                                             .on_change = [this] { OnCaChanged(); },
+                                                             .automatic = config.ca_auto_rotate});
+}
+
+// After a step of a rotation, on the thread that made it. What fails here Tick tries again.
+void IssuerProcess::Impl::OnCaChanged() {
+  {
+    const std::lock_guard<std::mutex> lock(bundles_mutex);
+    if (mesh->bundles()->version != ca->bundle_version()) {
+      mesh->SetBundles(BundlesOf(*ca));
+    }
+  }
+  RenewOwnCertificateIfDue();
+}
+
 // While it runs, an issuer whose CA has expired goes on refusing; it does not begin to.
-absl::Status IssuerProcess::Impl::CheckCaAtStart() const {
-  const absl::Status usable = ca->CheckUsable();
+absl::Status IssuerProcess::Impl::CheckCaAtStart() {
+  absl::Status usable = ca->CheckUsable();
+  if (usable.ok()) {
+    return usable;
+  }
+  const absl::Status recovered = rotation->RecoverExpired();
+  usable = ca->CheckUsable();
   if (usable.ok()) {
     return usable;
   }
   const std::string database = base::StrCat(config.state_dir, "/", store::kDatabaseFile);
   return absl::FailedPreconditionError(
       base::StrCat("the CA in ", database, " cannot be used: ", base::Message(usable),
+                   ". It was not rotated: ", base::Message(recovered),
                    ". If this machine's clock is wrong, set it. Else begin with a new root: move ",
                    database, "* and ", config.state_dir,
                    "/keys away, start again, create the entries again, and give each "
@@ -180,11 +208,13 @@ absl::Status IssuerProcess::Impl::CheckCaAtStart() const {
 }
 
 absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
+  const std::lock_guard<std::mutex> renewing(renewal_mutex);
+  // Before the certificate: if a rotation comes between, the next look finds it of the old CA.
+  const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
   const absl::StatusOr<std::shared_ptr<const x509::Svid>> own = issuer->IssueOwnSvid();
   if (!own.ok()) {
     return own.status();
   }
-  const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
   if (credentials == nullptr) {
     auto made = rpc::IssuerServerCredentials::Create(**own, slot->root.get());
     if (!made.ok()) {
@@ -196,10 +226,36 @@ absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
     return replaced;
   }
   const std::lock_guard<std::mutex> lock(own_mutex);
+  own_signer = slot;
   own_not_after = (*own)->not_after();
   renewed_own_at = clock.Now();
   renew_own_at = renewed_own_at + (own_not_after - renewed_own_at) / 2;
   return absl::OkStatus();
+}
+
+// At half its life, or when another CA signs.
+void IssuerProcess::Impl::RenewOwnCertificateIfDue() {
+  const absl::Time wall = clock.Now();
+  {
+    const std::lock_guard<std::mutex> lock(own_mutex);
+    if (own_signer == nullptr) {
+      return;  // not started yet
+    }
+    // A clock that was ahead and was put right leaves a certificate of the future.
+    const bool due = wall >= renew_own_at || wall < renewed_own_at - kClockSetBack;
+    const bool another_ca = own_signer != ca->current() && wall >= retry_own_at;
+    if (!due && !another_ca) {
+      return;
+    }
+  }
+  const absl::Status renewed = RenewOwnCertificate();
+  if (!renewed.ok()) {
+    spdlog::error("own certificate not renewed, the old one goes on: {}", base::Message(renewed));
+    const std::lock_guard<std::mutex> lock(own_mutex);
+    renewed_own_at = wall;
+    renew_own_at = wall + kRenewalRetry;
+    retry_own_at = renew_own_at;
+  }
 }
 
 ServiceParts IssuerProcess::Impl::Parts() {
@@ -213,7 +269,8 @@ ServiceParts IssuerProcess::Impl::Parts() {
           .certify_limit = &certify_limit,
           .counters = &counters,
           .unix_listener = unix_listener.get(),
-          .clock = &clock};
+          .clock = &clock,
+          .rotation = rotation.get()};
 }
 
 absl::Status IssuerProcess::Impl::ListenTcp() {
@@ -318,6 +375,9 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
   gauges.root_not_after = x509::NotAfter(slot->root.get());
   gauges.intermediate_not_after = x509::NotAfter(slot->chain.front().get());
   gauges.root_key_present = ca->root_key_present();
+  if (absl::StatusOr<RotationGauges> stands = rotation->Gauges(); stands.ok()) {
+    gauges.rotation = *std::move(stands);
+  }
   gauges.ready = CheckReady().ok();
   const std::lock_guard<std::mutex> lock(own_mutex);
   gauges.own_not_after = own_not_after;
@@ -359,17 +419,8 @@ IssuerProcess::~IssuerProcess() = default;
 
 void IssuerProcess::Tick() {
   const absl::Duration now = impl_->clock.SinceBoot();
-  const absl::Time wall = impl_->clock.Now();
-  // A clock that was ahead and was put right leaves a certificate of the future.
-  if (wall >= impl_->renew_own_at || wall < impl_->renewed_own_at - kClockSetBack) {
-    const absl::Status renewed = impl_->RenewOwnCertificate();
-    if (!renewed.ok()) {
-      spdlog::error("own certificate not renewed, the old one goes on: {}", base::Message(renewed));
-      const std::lock_guard<std::mutex> lock(impl_->own_mutex);
-      impl_->renewed_own_at = wall;
-      impl_->renew_own_at = wall + kRenewalRetry;
-    }
-  }
+  impl_->rotation->Tick();
+  impl_->RenewOwnCertificateIfDue();
   if (const absl::Status kept = impl_->mesh->Maintain(); !kept.ok()) {
     spdlog::warn("connected proxies not stored: {}", base::Message(kept));
   }

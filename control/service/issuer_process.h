@@ -25,8 +25,8 @@ class IssuerProcess {
   IssuerProcess(const IssuerProcess&) = delete;
   IssuerProcess& operator=(const IssuerProcess&) = delete;
 
-  // Renews the issuer's own certificate at half its life, cleans the store up once a minute. Call
-  // about once a second.
+  // Renews the issuer's own certificate at half its life, drives the automatic rotation of the CA,
+  // cleans the store up once a minute. Call about once a second.
   void Tick();
 
   // Why it cannot issue right now; OK when it can. Any thread.

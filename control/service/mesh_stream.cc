@@ -157,7 +157,7 @@ absl::StatusOr<mesh::ProxyFacts> MeshStream::Authenticate() {
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   not_after_ = verdict.peer->not_after;
-  return mesh::ProxyFacts{verdict.peer->id, attested->entry_id, *caller_.ip};
+  return mesh::ProxyFacts{verdict.peer->id, attested->entry_id, *caller_.ip, verdict.peer->serial};
 }
 
 absl::Status MeshStream::ApplyHello(mesh::Session& session,

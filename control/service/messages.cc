@@ -48,6 +48,9 @@ v1::BundleSet ToMessage(const mesh::BundleSet& bundles) {
     for (const std::string& der : roots.root_der) {
       bundle.add_root_der(der);
     }
+    for (const std::string& digest : roots.retired_root_sha256) {
+      bundle.add_retired_root_sha256(digest);
+    }
   }
   return message;
 }

@@ -13,6 +13,8 @@ Clients (apps.py KIND ADDRESS PORT ...) print one JSON line and exit 0 when all 
   churn N [JOBS]    opens, echoes and ends N connections one after another, in JOBS threads
   load              echoes on short and on long connections until standard input ends
   leaf CHAIN KEY    mutual TLS with these files, one echo, an orderly end; prints the peer's leaf
+  carry N [PORTS]   N long connections, spread over PORTS ports from PORT on, that echo five times a
+                    second each, and short ones beside them, until standard input ends
 """
 
 import contextlib
@@ -249,6 +251,57 @@ def leaf(address, port, chain, key):
     return 0
 
 
+def carry(address, port, count, ports=1):
+    """A long connection is opened once: what ends it is an error."""
+    stop, lock, jobs = threading.Event(), threading.Lock(), 8
+    counts = {"long": 0, "echoes": 0, "short": 0, "errors": []}
+
+    def note(key, number=1):
+        with lock:
+            counts[key] += number
+
+    def long(socks):
+        while not stop.is_set() and socks:
+            for i, sock in list(enumerate(socks)):
+                try:
+                    expect_echo(sock, b"carried %d" % i)
+                    note("echoes")
+                except OSError as error:
+                    socks.remove(sock)
+                    with lock:
+                        counts["errors"].append(f"long: {error}")
+            stop.wait(0.2)
+        note("long", len(socks))
+
+    def short():
+        i = 0
+        while not stop.is_set():
+            try:
+                with contextlib.closing(connect(address, port + i % ports)) as sock:
+                    expect_echo(sock, b"short")
+                note("short")
+            except OSError as error:
+                with lock:
+                    counts["errors"].append(f"short: {error}")
+            i += 1
+            stop.wait(0.02)
+
+    socks = [connect(address, port + i % ports) for i in range(count)]
+    for sock in socks:
+        expect_echo(sock, b"first")
+    threads = [threading.Thread(target=long, args=(socks[i::jobs],)) for i in range(jobs)]
+    threads.append(threading.Thread(target=short))
+    for thread in threads:
+        thread.start()
+    print("running", flush=True)
+    sys.stdin.read()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps(counts), flush=True)
+    return 1 if counts["errors"] else 0
+
+
 def main():
     kind, *rest = sys.argv[1:]
     if kind == "echo":
@@ -258,7 +311,7 @@ def main():
         return serve_each(int(rest[0]), handlers[kind])
     if kind == "leaf":
         return leaf(rest[0], int(rest[1]), *rest[2:])
-    clients = {"hold": hold, "churn": churn, "load": load}
+    clients = {"hold": hold, "churn": churn, "load": load, "carry": carry}
     return clients[kind](rest[0], *[int(word) for word in rest[1:]])
 
 

@@ -30,7 +30,8 @@ constexpr char kWeb[] = "spiffe://example.org/web";
 
 class IssuedIdentityTest : public ::testing::Test {
  protected:
-  IssuedIdentityTest() : loop_(net::Loop::Create().value()) {
+  explicit IssuedIdentityTest(absl::Duration svid_ttl = absl::Hours(1))
+      : svid_ttl_(svid_ttl), loop_(net::Loop::Create().value()) {
     StartIssuer(0);
     proxy_.trust_domain = "example.org";
     proxy_.state_dir = dir_.Path("proxy");
@@ -46,6 +47,8 @@ class IssuedIdentityTest : public ::testing::Test {
     config.listen = {"127.0.0.1", port};
     config.admin = {"127.0.0.1", 0};
     config.socket = dir_.Path("issuer.sock");
+    config.svid_ttl = svid_ttl_;
+    config.allow_short_ttl = svid_ttl_ < absl::Minutes(10);
     issuer_ = service::IssuerProcess::Start(config, base::Clock::System()).value();
     proxy_.issuer = "127.0.0.1:" + std::to_string(issuer_->grpc_port());
   }
@@ -124,6 +127,7 @@ class IssuedIdentityTest : public ::testing::Test {
     return (*answer)->has_value() ? (**answer)->expected.front().ToString() : "plaintext";
   }
 
+  const absl::Duration svid_ttl_;
   const testing::TempDir dir_;
   std::unique_ptr<net::Loop> loop_;
   std::unique_ptr<service::IssuerProcess> issuer_;
@@ -194,6 +198,49 @@ TEST_F(IssuedIdentityTest, AUnixSocketIsEvidenceEnough) {
   ASSERT_TRUE(IsConnected());
   EXPECT_EQ(snapshots_.back()->svid->id().uri(), kWeb);
   EXPECT_TRUE(RunUntil(*loop_, [&] { return manager_->HasPolicy(); }));
+}
+
+class ShortLivedIdentityTest : public IssuedIdentityTest {
+ protected:
+  ShortLivedIdentityTest() : IssuedIdentityTest(absl::Seconds(10)) {}
+
+  grpc::Status Rotate(v1::RotationStep step) const {
+    const rpc::IssuerChannel socket = Socket();
+    v1::RotateCaRequest request;
+    request.set_kind(v1::CA_KIND_ROOT);
+    request.set_step(step);
+    v1::CaStatus response;
+    grpc::ClientContext context;
+    return v1::Admin::NewStub(socket.channel())->RotateCa(&context, request, &response);
+  }
+  const x509::TrustBundle& Bundle() const {
+    return *snapshots_.back()->bundles->Find("example.org");
+  }
+  std::string Intermediate() const {
+    return x509::CertificateToDer(snapshots_.back()->svid->chain()[1].get());
+  }
+};
+
+// The pin names the first root for ever; what came later over the authenticated stream counts.
+TEST_F(ShortLivedIdentityTest, APinnedProxySurvivesTheRotationOfTheRoot) {
+  MakeToken(kWeb);
+  PinTheIssuer();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  const std::string first = Intermediate();
+  ASSERT_TRUE(Rotate(v1::ROTATION_STEP_PREPARE).ok());
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Bundle().roots().size() == 2; }));
+  // The acknowledgement is under way: asked again until it is there.
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Rotate(v1::ROTATION_STEP_ACTIVATE).ok(); }));
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Intermediate() != first; }));
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Rotate(v1::ROTATION_STEP_RETIRE).ok(); }));
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Bundle().roots().size() == 1; }));
+  EXPECT_EQ(Bundle().retired_roots().size(), 1U);
+  manager_.reset();
+  StartProxy();
+  ASSERT_TRUE(IsConnected());
+  EXPECT_EQ(Bundle().roots().size(), 1U);
+  EXPECT_EQ(manager_->status().renewals_failed, 0U);
 }
 
 }  // namespace

@@ -39,6 +39,8 @@ class FakeAdmin final : public v1::Admin::Service {
   v1::PolicyDocuments policy;
   v1::BundleSet bundles;
   v1::IssuerStatus status;
+  std::vector<v1::CaStatus> ca_statuses;  // GetCaStatus gives them in turn, the last for ever
+  std::vector<v1::RotateCaRequest> ca_steps;
   std::string refuse;  // not empty: every call fails with it
 
  private:
@@ -104,6 +106,20 @@ class FakeAdmin final : public v1::Admin::Service {
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest*,
                          v1::IssuerStatus* response) override {
     *response = status;
+    return Verdict();
+  }
+
+  grpc::Status RotateCa(grpc::ServerContext*, const v1::RotateCaRequest* request,
+                        v1::CaStatus* response) override {
+    ca_steps.push_back(*request);
+    *response = ca_statuses.front();
+    return Verdict();
+  }
+  grpc::Status GetCaStatus(grpc::ServerContext*, const v1::GetCaStatusRequest*,
+                           v1::CaStatus* response) override {
+    *response = ca_statuses.front();
+    if (ca_statuses.size() > 1)
+      ca_statuses.erase(ca_statuses.begin());
     return Verdict();
   }
 

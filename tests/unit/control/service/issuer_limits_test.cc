@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the issuer refuses: for its number, its rate, or because it cannot sign any more.
+// What the issuer refuses: for its number or its rate.
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,7 @@
 #include <atomic>
 #include <thread>
 
-#include "absl/time/clock.h"
 #include "control/attest/unix_peer.h"
-#include "control/ca/ca_signer.h"
 #include "tests/unit/control/service/issuer_fixture.h"
 
 namespace postern::service {
@@ -120,22 +118,6 @@ TEST_F(OverloadedIssuerTest, TellsEachCallThatIsTooManyWhenToComeBack) {
   EXPECT_EQ(neither, 0);
   EXPECT_GT(served, 0);
   EXPECT_EQ(served + told, kChannels * kChannels);
-}
-// Nothing else can be done with it, so it says what is wrong, where, and what mends it.
-TEST_F(IssuerProcessTest, DoesNotStartOnceItsCaHasExpired) {
-  unix_channel_.reset();
-  issuer_.reset();
-  const fakes::FakeClock later(absl::Now() + ca::kIntermediateLifetime + absl::Hours(1));
-  IssuerConfig config{*x509::TrustDomain::Parse("example.org"), directory_.path() + "/state"};
-  config.listen = {"127.0.0.1", 0};
-  config.admin = {"127.0.0.1", 0};
-  config.socket = directory_.path() + "/identity.sock";
-  const auto started = IssuerProcess::Start(config, later);
-  ASSERT_TRUE(absl::IsFailedPrecondition(started.status())) << started.status();
-  const std::string message(started.status().message());
-  EXPECT_THAT(message, HasSubstr("the CA expired at"));
-  EXPECT_THAT(message, HasSubstr(directory_.path() + "/state/identity.db"));
-  EXPECT_THAT(message, HasSubstr(directory_.path() + "/state/keys"));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "proxy/tls/tls_context.h"
+#include "proxy/tls/wire_reader.h"
 
 namespace postern::tls {
 namespace {
@@ -26,40 +27,7 @@ constexpr uint16_t kServerName = 0;
 constexpr uint16_t kAlpn = 16;
 constexpr uint16_t kSupportedVersions = 43;
 
-// Reads big-endian fields one after the other and never past the end.
-class Reader {
- public:
-  explicit Reader(base::ByteSpan bytes) : bytes_(bytes) {}
-
-  bool empty() const { return bytes_.empty(); }
-  std::optional<base::ByteSpan> Take(size_t count) {
-    if (count > bytes_.size()) {
-      return std::nullopt;
-    }
-    const base::ByteSpan taken = bytes_.first(count);
-    bytes_ = bytes_.subspan(count);
-    return taken;
-  }
-  std::optional<uint32_t> Integer(size_t width) {
-    const std::optional<base::ByteSpan> bytes = Take(width);
-    if (!bytes.has_value()) {
-      return std::nullopt;
-    }
-    uint32_t value = 0;
-    for (const uint8_t byte : *bytes) {
-      value = (value << 8U) | byte;
-    }
-    return value;
-  }
-  // A vector with a length of `width` bytes in front.
-  std::optional<base::ByteSpan> Vector(size_t width) {
-    const std::optional<uint32_t> length = Integer(width);
-    return length.has_value() ? Take(*length) : std::nullopt;
-  }
-
- private:
-  base::ByteSpan bytes_;
-};
+using Reader = WireReader;
 
 // RFC 8701: two equal bytes of the form 0x?A.
 bool IsGrease(base::ByteSpan value) {

@@ -181,6 +181,31 @@ bool RecordCipher::Advance() {
   return SetUp();
 }
 
+size_t RecordCipher::HashBytes() const {
+  return suite_ == nullptr ? 0 : suite_->secret_bytes;
+}
+
+bool RecordCipher::FinishedMac(base::ByteSpan transcript_hash, base::MutableByteSpan mac) const {
+  const size_t bytes = HashBytes();
+  if (bytes == 0 || transcript_hash.size() != bytes || mac.size() != bytes) {
+    return false;
+  }
+  std::array<uint8_t, TrafficSecret::kMaxBytes> key{};
+  size_t made = 0;
+  const MacCtxPtr hmac(EVP_MAC_CTX_dup(suite_->hmac.get()));
+  const bool done =
+      hmac != nullptr &&
+      LabelExpander(*suite_, secret_.bytes()).Expand("finished", {key.data(), bytes}) &&
+      EVP_MAC_init(hmac.get(), key.data(), bytes, nullptr) == 1 &&
+      EVP_MAC_update(hmac.get(), transcript_hash.data(), transcript_hash.size()) == 1 &&
+      EVP_MAC_final(hmac.get(), mac.data(), &made, mac.size()) == 1 && made == bytes;
+  OPENSSL_cleanse(key.data(), key.size());
+  if (!done) {
+    ERR_clear_error();
+  }
+  return done;
+}
+
 // The number in network order over the last eight bytes of the IV (RFC 8446 section 5.3).
 RecordCipher::Nonce RecordCipher::NextNonce() const {
   Nonce nonce = iv_;

@@ -107,6 +107,12 @@ class RecordCipher {
   // and the object must not be used any more.
   bool Advance();
 
+  // verify_data of a Finished under the present secret (RFC 8446 section 4.4.4). `mac` has the size
+  // of the suite's hash, as `transcript_hash` has. False: another size, or OpenSSL refused.
+  bool FinishedMac(base::ByteSpan transcript_hash, base::MutableByteSpan mac) const;
+  // Bytes of the suite's hash; 0 before Start.
+  size_t HashBytes() const;
+
   // Records sealed or opened under this secret.
   uint64_t sequence() const { return sequence_; }
   // As if `records` more had been: by somebody else who holds the secret, or by a test.

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 
+#include "proxy/tls/handshake_messages.h"
+
 namespace postern::tls {
 namespace {
 
@@ -13,12 +15,11 @@ using Step = RecordLayer::Step;
 using Kind = RecordLayer::Kind;
 
 constexpr uint8_t kAlertUserCanceled = 90;
-constexpr uint8_t kNewSessionTicket = 4;
-constexpr uint8_t kKeyUpdate = 24;
+constexpr auto kNewSessionTicket = static_cast<uint8_t>(HandshakeType::kNewSessionTicket);
+constexpr auto kKeyUpdate = static_cast<uint8_t>(HandshakeType::kKeyUpdate);
 constexpr uint8_t kUpdateNotRequested = 0;
 constexpr uint8_t kUpdateRequested = 1;
-constexpr size_t kMessageHeaderBytes = 4;
-constexpr size_t kKeyUpdateBytes = kMessageHeaderBytes + 1;
+constexpr size_t kKeyUpdateBytes = kHandshakeHeaderBytes + 1;
 constexpr size_t kMaxMessageBytes = 16U << 10U;
 constexpr uint8_t kWarning = 1;
 constexpr uint8_t kFatal = 2;
@@ -28,8 +29,10 @@ Step Refuse(int alert, const char* text) {
       Kind::kFault, 0, -1, {static_cast<uint8_t>(alert), absl::StatusCode::kUnauthenticated, text}};
 }
 
-Step Unexpected(const char* text) {
-  return Refuse(SSL_AD_UNEXPECTED_MESSAGE, text);
+Step Unexpected(const char* text, base::CloseReason reason = base::CloseReason::kHandshakeFailed) {
+  Step step = Refuse(SSL_AD_UNEXPECTED_MESSAGE, text);
+  step.fault.reason = reason;
+  return step;
 }
 
 Step Control() {
@@ -91,14 +94,17 @@ Step RecordLayer::Open(base::ByteSpan record, base::MutableByteSpan room) {
     return Refuse(SSL_AD_RECORD_OVERFLOW, "a record of more than 16 KiB");
   }
   const base::ByteSpan content(room.data(), opened->bytes);
-  if (opened->type == ContentType::kApplicationData && unfinished_.empty() && !content.empty()) {
+  if (opened->type == ContentType::kApplicationData && !inside_ && !content.empty()) {
     return {Kind::kData, content.size(), -1, {}};
   }
   if (opened->type == ContentType::kInvalid) {
     return Unexpected("a record of padding alone");
   }
-  if (!unfinished_.empty() && opened->type != ContentType::kHandshake) {
-    return Unexpected("a record of another type inside a handshake message");
+  if (inside_ && opened->type != ContentType::kHandshake &&
+      (opened->type != ContentType::kAlert || !unfinished_.empty())) {
+    return Unexpected("a record of another type inside a handshake message or an answer",
+                      unfinished_.empty() ? base::CloseReason::kReauthFailed
+                                          : base::CloseReason::kHandshakeFailed);
   }
   if (!budget_.Take(settings_.clock->SinceBoot())) {
     return {Kind::kFault,
@@ -138,9 +144,12 @@ Step RecordLayer::OnHandshake(base::ByteSpan content) {
   if (content.empty()) {
     return Unexpected("an empty handshake record");
   }
-  if (unfinished_.empty()) {
-    return OnMessages(content);
-  }
+  const Step step = unfinished_.empty() ? OnMessages(content) : OnContinued(content);
+  inside_ = !unfinished_.empty() || (auth_ != nullptr && auth_->IsInside());
+  return step;
+}
+
+Step RecordLayer::OnContinued(base::ByteSpan content) {
   // CheckMessageHeader bounds what is gathered here.
   std::vector<uint8_t> gathered(unfinished_.size() + content.size());
   std::copy(content.begin(), content.end(),
@@ -151,42 +160,49 @@ Step RecordLayer::OnHandshake(base::ByteSpan content) {
 }
 
 Step RecordLayer::OnMessages(base::ByteSpan content) {
-  Step step = Control();
+  bool only_tickets = true;
   while (!content.empty()) {
-    const base::ByteSpan header = content.first(std::min(content.size(), kMessageHeaderBytes));
+    const base::ByteSpan header = content.first(std::min(content.size(), kHandshakeHeaderBytes));
     const Step checked = CheckMessageHeader(header);
     if (checked.kind != Kind::kControl) {
       return checked;
     }
-    const size_t size = header.size() < kMessageHeaderBytes
+    const size_t size = header.size() < kHandshakeHeaderBytes
                             ? content.size() + 1
-                            : kMessageHeaderBytes + BodyBytes(header);
+                            : kHandshakeHeaderBytes + BodyBytes(header);
     if (size > content.size()) {
       unfinished_.assign(content.begin(), content.end());
       return Control();
     }
-    step = OnMessage(content.first(size), size == content.size());
+    const Step step = OnMessage(content.first(size), size == content.size());
     if (step.kind == Kind::kFault) {
       return step;
     }
+    only_tickets = only_tickets && step.kind == Kind::kTickets;
     content = content.subspan(size);
   }
-  return step;
+  return only_tickets ? Step{Kind::kTickets, 0, -1, {}} : Control();
 }
 
 Step RecordLayer::CheckMessageHeader(base::ByteSpan header) const {
   const bool ticket = header[0] == kNewSessionTicket && settings_.role == Role::kClient;
-  if (!ticket && header[0] != kKeyUpdate) {
+  const std::optional<size_t> most = auth_ == nullptr ? std::nullopt : auth_->MostBytes(header[0]);
+  if (!most.has_value() && auth_ != nullptr && auth_->IsInside()) {
+    return Unexpected("another message inside an answer", base::CloseReason::kReauthFailed);
+  }
+  if (!most.has_value() && !ticket && header[0] != kKeyUpdate) {
     return Unexpected("a handshake message that has no place after the handshake");
   }
-  if (header.size() < kMessageHeaderBytes) {
+  if (header.size() < kHandshakeHeaderBytes) {
     return Control();
   }
   if (header[0] == kKeyUpdate && BodyBytes(header) != 1) {
     return Refuse(SSL_AD_DECODE_ERROR, "a KeyUpdate of the wrong length");
   }
-  if (BodyBytes(header) > kMaxMessageBytes - kMessageHeaderBytes) {
-    return Refuse(SSL_AD_ILLEGAL_PARAMETER, "excessive message size");
+  if (BodyBytes(header) > most.value_or(kMaxMessageBytes - kHandshakeHeaderBytes)) {
+    Step step = Refuse(SSL_AD_ILLEGAL_PARAMETER, "excessive message size");
+    step.fault.reason = most.has_value() ? base::CloseReason::kReauthFailed : step.fault.reason;
+    return step;
   }
   return Control();
 }
@@ -195,14 +211,18 @@ Step RecordLayer::OnMessage(base::ByteSpan message, bool last) {
   if (message[0] == kKeyUpdate) {
     return OnKeyUpdate(message, last);
   }
-  return {Kind::kTickets, 0, -1, {}};
+  if (message[0] == kNewSessionTicket) {
+    return {Kind::kTickets, 0, -1, {}};
+  }
+  const std::optional<RecordFault> fault = auth_->Take(message);
+  return fault.has_value() ? Step{Kind::kFault, 0, -1, *fault} : Control();
 }
 
 Step RecordLayer::OnKeyUpdate(base::ByteSpan message, bool last) {
   if (!last) {
     return Unexpected("a KeyUpdate that is not the last message of its record");
   }
-  const uint8_t request = message[kMessageHeaderBytes];
+  const uint8_t request = message[kHandshakeHeaderBytes];
   if (request != kUpdateRequested && request != kUpdateNotRequested) {
     return Refuse(SSL_AD_ILLEGAL_PARAMETER, "a KeyUpdate with an unknown request");
   }
@@ -215,7 +235,11 @@ Step RecordLayer::OnKeyUpdate(base::ByteSpan message, bool last) {
   return Control();
 }
 
-bool RecordLayer::UpdateKeys(RecordBuffer& out) {
+// One number is left for the KeyUpdate itself.
+bool RecordLayer::UpdateKeysIfDue(RecordBuffer& out) {
+  if (!owes_update_ && writer_.sequence() + 1 < settings_.rekey_after) {
+    return true;
+  }
   constexpr std::array<uint8_t, kKeyUpdateBytes> kMessage = {kKeyUpdate, 0, 0, 1,
                                                              kUpdateNotRequested};
   owes_update_ = false;
@@ -223,11 +247,25 @@ bool RecordLayer::UpdateKeys(RecordBuffer& out) {
 }
 
 bool RecordLayer::Seal(base::ByteSpan plaintext, RecordBuffer& out) {
-  // One number is left for the KeyUpdate itself.
-  if ((owes_update_ || writer_.sequence() + 1 >= settings_.rekey_after) && !UpdateKeys(out)) {
-    return false;
+  return UpdateKeysIfDue(out) && writer_.Seal(ContentType::kApplicationData, plaintext, out);
+}
+
+// No update comes between: a Finished is made with the secret of its records. The few of them past
+// the limit are far below that of RFC 8446 section 5.5.
+bool RecordLayer::SealHandshake(base::ByteSpan messages, size_t most, RecordBuffer& out) {
+  bool sealed = true;
+  while (sealed && !messages.empty()) {
+    const base::ByteSpan piece = messages.first(std::min(most, messages.size()));
+    sealed = writer_.Seal(ContentType::kHandshake, piece, out);
+    messages = messages.subspan(piece.size());
   }
-  return writer_.Seal(ContentType::kApplicationData, plaintext, out);
+  return sealed;
+}
+
+bool RecordLayer::ClientFinishedMac(base::ByteSpan transcript_hash,
+                                    base::MutableByteSpan mac) const {
+  const RecordCipher& client = settings_.role == Role::kClient ? writer_ : reader_;
+  return client.FinishedMac(transcript_hash, mac);
 }
 
 bool RecordLayer::SealAlert(uint8_t description, RecordBuffer& out) {

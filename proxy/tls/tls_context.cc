@@ -207,6 +207,9 @@ absl::Status TlsContext::Impl::Configure() {
     verify = SSL_VERIFY_NONE;
   }
   SSL_CTX_set_verify(ctx.get(), verify, nullptr);
+  if (!is_server() && reauthenticates()) {
+    SSL_CTX_set_post_handshake_auth(ctx.get(), 1);  // the extension; the rest is the engine's
+  }
   SSL_CTX_set_cert_verify_callback(ctx.get(), &OnVerifyPeer, nullptr);
   SSL_CTX_set_info_callback(ctx.get(), &OnInfo);
   SSL_CTX_set_msg_callback(ctx.get(), &OnMessage);

@@ -30,6 +30,9 @@ struct TlsOptions {
   std::shared_ptr<const TrustState> trust = nullptr;
   // Resumption, client: where sessions are kept; null: nowhere.
   std::shared_ptr<SessionCache> sessions = nullptr;
+  // Whether a client offers, and a server that asks for certificates may use, authentication inside
+  // the connection (RFC 8446 section 4.6.2).
+  bool post_handshake_auth = true;
 };
 
 // One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, tickets

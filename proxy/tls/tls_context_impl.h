@@ -39,6 +39,12 @@ struct TlsContext::Impl {
                        : options.sessions != nullptr;
   }
 
+  // Whether clients may prove themselves again inside a connection.
+  bool reauthenticates() const {
+    return options.post_handshake_auth &&
+           (!is_server() || options.client_auth == ClientAuth::kRequire);
+  }
+
   static absl::StatusOr<std::shared_ptr<const TlsContext>> Create(
       x509::PeerRole peer_role, std::shared_ptr<const x509::Svid> svid,
       std::shared_ptr<const x509::TrustBundleSet> bundles, const TlsOptions& options);

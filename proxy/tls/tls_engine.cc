@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/tls/engine_reauth.h"
 #include "proxy/tls/tls_engine_impl.h"
 #include "proxy/tls/tls_failure.h"
 
@@ -22,6 +23,12 @@ EngineScratch::EngineScratch() : input_(kInputBytes) {
   output_.reserve(kOutputHighWater + 2 * kMaxRecordCiphertext);
 }
 EngineScratch::~EngineScratch() = default;
+
+void EngineScratch::Publish(std::shared_ptr<const TlsContext> client,
+                            std::shared_ptr<const TlsContext> server) {
+  newest_client_ = std::move(client);
+  newest_server_ = std::move(server);
+}
 
 TlsEngine::TlsEngine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TlsEngine::~TlsEngine() = default;
@@ -162,6 +169,19 @@ bool TlsEngine::HasBufferedInput() const {
   return impl_->phase == Impl::Phase::kOpen &&
          (impl_->opened_at < impl_->opened.size() ||
           (impl_->read_end == Impl::ReadEnd::kOpen && impl_->input.HasNext()));
+}
+
+bool TlsEngine::AskClientAgain() {
+  return reauth() == ReauthState::kIdle && impl_->write_end == Impl::WriteEnd::kOpen &&
+         impl_->read_end == Impl::ReadEnd::kOpen && impl_->reauthentication->Ask();
+}
+
+ReauthState TlsEngine::reauth() const {
+  if (impl_->phase != Impl::Phase::kOpen || !impl_->is_server() || !impl_->peer.has_value() ||
+      impl_->reauthentication == nullptr) {
+    return ReauthState::kUnable;
+  }
+  return impl_->reauthentication->is_under_way() ? ReauthState::kUnderWay : ReauthState::kIdle;
 }
 
 const std::optional<x509::VerifiedPeer>& TlsEngine::peer() const {

@@ -52,8 +52,24 @@ struct TlsFacts {
   bool resumed = false;
 };
 
-// Memory that the engines of one worker share: nothing is kept per connection but what could not be
-// consumed or sent. Owned by the worker; used by one engine at a time, inside one callback.
+// Whether a server can ask its client to prove itself again inside the connection.
+enum class ReauthState : uint8_t {
+  kUnable,    // the client has not offered it, or this is a client
+  kIdle,      // it can be asked
+  kUnderWay,  // it was asked and has not answered yet
+};
+
+// What became of such requests.
+struct ReauthCounts {
+  uint64_t renewed = 0;    // server: a certificate that lasts longer
+  uint64_t unchanged = 0;  // server: a good answer, but nothing that lasts longer
+  uint64_t failed = 0;     // server: the answer was refused
+  uint64_t answered = 0;   // client
+};
+
+// What the engines of one worker share: memory, so that nothing is kept per connection but what
+// could not be consumed or sent, and the newest contexts. Owned by the worker; used by one engine
+// at a time, inside one callback.
 class EngineScratch {
  public:
   EngineScratch();
@@ -62,11 +78,18 @@ class EngineScratch {
   base::MutableByteSpan input() { return {input_.data(), input_.size()}; }
   RecordBuffer& output() { return output_; }
 
+  // With what open connections prove themselves again, and judge who does. Without it each engine
+  // does so with the context that it was made with.
+  void Publish(std::shared_ptr<const TlsContext> client, std::shared_ptr<const TlsContext> server);
+  ReauthCounts& reauths() { return reauths_; }
+
  private:
   friend class TlsEngine;
   RecordBuffer input_;  // pages that no read has filled are none of the process
   RecordBuffer output_;
   const void* user_ = nullptr;  // the engine whose bytes are in output_
+  std::shared_ptr<const TlsContext> newest_client_, newest_server_;
+  ReauthCounts reauths_;
 };
 
 // A TLS 1.3 connection without a socket: bytes in, bytes out. One for each TLS connection, owned by
@@ -123,6 +146,12 @@ class TlsEngine {
 
   // Decrypted or fed bytes that a Read could still deliver without another recv.
   bool HasBufferedInput() const;
+
+  // Server: asks the client to prove itself again, with its newest certificate (RFC 8446 section
+  // 4.6.2). An answer that is good changes peer(), if it lasts longer; any other one is a failure.
+  // False: not now (see reauth), or one of the two directions has ended.
+  bool AskClientAgain();
+  ReauthState reauth() const;
 
   // Also after a resumption, from the facts of the full handshake.
   const std::optional<x509::VerifiedPeer>& peer() const;

@@ -14,13 +14,13 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/tls/engine_reauth.h"
 #include "proxy/tls/tls_failure.h"
 
 namespace postern::tls {
 namespace {
 
 constexpr int kAlertUserCanceled = 90;
-constexpr uint8_t kFinished = 20;
 constexpr uint8_t kApplicationData = 23;
 
 // close_notify ends a direction and user_canceled announces it; each other one is fatal in TLS 1.3
@@ -92,8 +92,8 @@ void OnMessage(int write, int /*version*/, int content_type, const void* bytes, 
   if (length == 0) {
     return;
   }
-  if (content_type == SSL3_RT_HANDSHAKE && *first == kFinished) {
-    EngineOf(ssl)->OnFinished();
+  if (content_type == SSL3_RT_HANDSHAKE) {
+    EngineOf(ssl)->OnHandshakeMessage({first, length});
   } else if (content_type == SSL3_RT_HEADER && write != 0) {
     EngineOf(ssl)->OnWrittenRecord(*first);
   }
@@ -102,6 +102,10 @@ void OnMessage(int write, int /*version*/, int content_type, const void* bytes, 
 void OnKeyLog(const SSL* ssl, const char* line) noexcept {
   EngineOf(ssl)->OnKeyLog(line);
 }
+
+TlsEngine::Impl::Impl(std::shared_ptr<const TlsContext> with, EngineScratch& on,
+                      std::vector<x509::SpiffeIdPattern> who)
+    : context(std::move(with)), scratch(on), expected(std::move(who)) {}
 
 TlsEngine::Impl::~Impl() {
   ForgetOffer();  // a handshake that came to no end: the next one does without
@@ -121,6 +125,9 @@ absl::Status TlsEngine::Impl::Open() {
   }
   BIO* both = bio.release();
   SSL_set_bio(ssl.get(), both, both);  // takes the one reference
+  if (context->impl().reauthenticates()) {
+    transcript = std::make_unique<HandshakeTranscript>();
+  }
   if (is_server()) {
     SSL_set_accept_state(ssl.get());
   } else {
@@ -208,8 +215,18 @@ void TlsEngine::Impl::OnWrittenRecord(uint8_t outer_type) {
 // behind the server's and its own, a server's own behind its own and the client's behind the
 // client's. The key log is open for those moments alone: OpenSSL 3.0 spends some 6 us on each
 // secret that it formats.
-void TlsEngine::Impl::OnFinished() {
-  if (phase == Phase::kHandshake) {
+void TlsEngine::Impl::OnHandshakeMessage(base::ByteSpan message) {
+  if (phase != Phase::kHandshake) {
+    return;  // a ticket
+  }
+  const auto type = static_cast<HandshakeType>(message[0]);
+  if (transcript != nullptr) {
+    transcript->Add(message);
+    if (type == HandshakeType::kClientHello && !transcript->client_offers()) {
+      transcript.reset();
+    }
+  }
+  if (type == HandshakeType::kFinished) {
     SSL_CTX_set_keylog_callback(context->impl().ctx.get(), &postern::tls::OnKeyLog);
   }
 }
@@ -246,21 +263,8 @@ SslCallResult TlsEngine::Impl::ShakeHands() {
 // OpenSSL reads a record's header and then the record, no byte more, and derives the peer's
 // application keys behind the last record of the handshake: so it has read none under them.
 bool TlsEngine::Impl::TakeOverRecords() {
+  NoteNegotiated();
   const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl.get());
-  negotiated.cipher = SSL_CIPHER_get_name(cipher);
-  const char* group =
-      SSL_group_to_name(ssl.get(), static_cast<int>(SSL_get_negotiated_group(ssl.get())));
-  negotiated.group = group == nullptr ? "" : group;
-  const unsigned char* alpn = nullptr;
-  unsigned int alpn_length = 0;
-  SSL_get0_alpn_selected(ssl.get(), &alpn, &alpn_length);
-  negotiated.alpn = base::AsText({alpn, alpn_length});
-  negotiated.resumed = SSL_session_reused(ssl.get()) != 0;
-  // RFC 6066 section 4: 2^9 for 1 to 2^12 for 4, 0 if nothing was agreed.
-  const unsigned mode = SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl.get()));
-  if (mode >= TLSEXT_max_fragment_length_512 && mode <= TLSEXT_max_fragment_length_4096) {
-    most_per_record = size_t{1} << (8 + mode);
-  }
   if (SSL_version(ssl.get()) == TLS1_3_VERSION && SSL_has_pending(ssl.get()) == 0 &&
       cipher != nullptr) {
     records =
@@ -277,7 +281,35 @@ bool TlsEngine::Impl::TakeOverRecords() {
   for (; written_by_ssl > 0; --written_by_ssl) {
     records->CountWritten();
   }
+  if (transcript != nullptr && transcript->complete()) {
+    reauthentication = std::make_unique<Reauth>(*this, transcript->Save());
+    records->SetAuth(reauthentication.get());
+  }
+  transcript.reset();
   return true;
+}
+
+void TlsEngine::Impl::NoteNegotiated() {
+  const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl.get());
+  negotiated.cipher = SSL_CIPHER_get_name(cipher);
+  const char* group =
+      SSL_group_to_name(ssl.get(), static_cast<int>(SSL_get_negotiated_group(ssl.get())));
+  negotiated.group = group == nullptr ? "" : group;
+  const unsigned char* alpn = nullptr;
+  unsigned int alpn_length = 0;
+  SSL_get0_alpn_selected(ssl.get(), &alpn, &alpn_length);
+  negotiated.alpn = base::AsText({alpn, alpn_length});
+  negotiated.resumed = SSL_session_reused(ssl.get()) != 0;
+  // RFC 6066 section 4: 2^9 for 1 to 2^12 for 4, 0 if nothing was agreed.
+  const unsigned mode = SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl.get()));
+  if (mode >= TLSEXT_max_fragment_length_512 && mode <= TLSEXT_max_fragment_length_4096) {
+    most_per_record = size_t{1} << (8 + mode);
+  }
+}
+
+const std::shared_ptr<const TlsContext>& TlsEngine::Impl::SharedNewest() const {
+  const auto& newest = is_server() ? scratch.newest_server_ : scratch.newest_client_;
+  return newest != nullptr ? newest : context;
 }
 
 // OpenSSL keeps both sides' key shares until the connection ends and never looks at them again: up
@@ -327,9 +359,15 @@ void TlsEngine::Impl::FailInside(const char* what) {
 void TlsEngine::Impl::FailOnFault(const RecordFault& fault) {
   AlertPeer(fault.alert);
   phase = Phase::kFailed;
-  failure.reason = base::CloseReason::kHandshakeFailed;
+  failure.reason = fault.reason;
   failure.detail = absl::Status(fault.code, fault.text);
   failure.peer_id = peer.has_value() ? peer->id.uri() : "";
+  if (chain_error.has_value()) {  // of a certificate that was shown inside the connection
+    failure.x509_error = chain_error->x509_error;
+    failure.x509_depth = chain_error->depth;
+    failure.detail =
+        absl::Status(fault.code, base::ToAbsl(base::StrCat(fault.text, ": ", chain_error->detail)));
+  }
 }
 
 void TlsEngine::Impl::FailOnAlert(int description) {

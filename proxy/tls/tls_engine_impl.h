@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "proxy/tls/engine_bio.h"
+#include "proxy/tls/handshake_transcript.h"
 #include "proxy/tls/record_cipher.h"
 #include "proxy/tls/record_input.h"
 #include "proxy/tls/record_layer.h"
@@ -16,6 +17,8 @@
 #include "proxy/tls/tls_engine.h"
 
 namespace postern::tls {
+
+class Reauth;
 
 // Output past this is not made before some of it has been sent.
 inline constexpr size_t kOutputHighWater = 256U << 10U;
@@ -29,8 +32,7 @@ inline TlsEngine::Impl* EngineOf(const SSL* ssl) {
 // callbacks find it.
 struct TlsEngine::Impl final : EngineIo {
   Impl(std::shared_ptr<const TlsContext> with, EngineScratch& on,
-       std::vector<x509::SpiffeIdPattern> who)
-      : context(std::move(with)), scratch(on), expected(std::move(who)) {}
+       std::vector<x509::SpiffeIdPattern> who);
   virtual ~Impl();
 
   absl::Status Open();
@@ -59,13 +61,17 @@ struct TlsEngine::Impl final : EngineIo {
   // OpenSSL's callbacks.
   int VerifyPeer(X509_STORE_CTX* store_ctx);
   void OnAlert(int where, int description);
-  void OnFinished();  // read or written, and not processed yet
+  void OnHandshakeMessage(base::ByteSpan message);  // read or written, and not processed yet
   void OnKeyLog(std::string_view line);
   void OnWrittenRecord(uint8_t outer_type);
 
   SslCallResult ShakeHands();
   // After the handshake: from here on the records are ours. False: the engine has failed.
   bool TakeOverRecords();
+  void NoteNegotiated();
+  // The context to prove ourselves with, and to judge who proves himself: the worker's newest one.
+  const std::shared_ptr<const TlsContext>& SharedNewest() const;
+  const TlsContext& Newest() const { return *SharedNewest(); }
   void ForgetKeyShares();
   // Judges a call of the handshake that did not succeed: kWantRead, kEnd, or the end of the engine.
   EngineOutcome Judge(const SslCallResult& call);
@@ -111,6 +117,9 @@ struct TlsEngine::Impl final : EngineIo {
   TrafficSecret write_secret;            // the same
   uint64_t written_by_ssl = 0;           // records under write_secret, before the records are ours
   std::unique_ptr<RecordLayer> records;  // after the handshake
+  // During the handshake, while the client's offer stands; and what comes of it.
+  std::unique_ptr<HandshakeTranscript> transcript;
+  std::unique_ptr<Reauth> reauthentication;
   size_t most_per_record = kMaxRecordPlaintext;  // less for a client that has asked for it
   Negotiated negotiated;
 

@@ -127,6 +127,21 @@ void EngineLink::Carry(bool from_client, base::ByteSpan bytes) {
   }
 }
 
+void EngineLink::Reauthenticate() {
+  if (!server_.engine->AskClientAgain()) {
+    Die("the client can not be asked");
+  }
+  for (const auto& [from, to] : {std::pair(&server_, &client_), std::pair(&client_, &server_)}) {
+    for (base::ByteSpan piece = Move(*from, *to); !piece.empty(); piece = Move(*from, *to)) {
+      Decrypt(*to, piece);
+    }
+    from->engine->EndTurn();
+  }
+  if (server_.engine->reauth() != tls::ReauthState::kIdle) {
+    Die("the client has not answered");
+  }
+}
+
 size_t EngineLink::Decrypt(End& to, base::ByteSpan fed) {
   to.engine->Feed(fed);
   size_t bytes = 0;

@@ -40,6 +40,9 @@ class EngineLink {
   // Carries `bytes` from one end to the other, decrypted again there; `from_client` says which way.
   void Carry(bool from_client, base::ByteSpan bytes);
 
+  // The server asks the client to prove itself again, and has its answer.
+  void Reauthenticate();
+
   // The processor's time that the engine of each end took in Shake, its making (and Free) included.
   std::chrono::nanoseconds client_time() const { return client_.spent; }
   std::chrono::nanoseconds server_time() const { return server_.spent; }

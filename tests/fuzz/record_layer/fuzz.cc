@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A peer that says anything: as it stands, or sealed under the right keys. The first byte of an
-// input says which and to which role, the second one in what pieces it arrives. Sealed is a list of
-// records, each a content type, two bytes of length and the content.
+// input says which and to which role, and whether the client is being asked to prove itself again;
+// the second one in what pieces it arrives. Sealed is a list of records, each a content type, two
+// bytes of length and the content.
 #include "tests/fuzz/fuzz.h"
 
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,9 +16,11 @@
 #include "proxy/tls/record_layer.h"
 
 using postern::base::ByteSpan;
+using postern::tls::AuthMessages;
 using postern::tls::ContentType;
 using postern::tls::RecordBuffer;
 using postern::tls::RecordCipher;
+using postern::tls::RecordFault;
 using postern::tls::RecordInput;
 using postern::tls::RecordLayer;
 
@@ -30,6 +34,36 @@ class StoppedClock final : public postern::base::Clock {
  public:
   absl::Time Now() const override { return absl::UnixEpoch(); }
   absl::Duration SinceBoot() const override { return absl::ZeroDuration(); }
+};
+
+// One exchange after the other: a client takes requests, a server the three messages of an answer.
+// A body that begins with 255 is refused.
+class Exchanges final : public AuthMessages {
+ public:
+  explicit Exchanges(RecordLayer::Role role) : role_(role) {}
+  std::optional<size_t> MostBytes(uint8_t type) const override {
+    return type == Awaited() ? std::optional(kMost) : std::nullopt;
+  }
+  std::optional<RecordFault> Take(ByteSpan message) override {
+    POSTERN_FUZZ_CHECK(message.size() >= 4 && message.size() <= 4 + kMost);
+    POSTERN_FUZZ_CHECK(message[0] == Awaited());
+    at_ = role_ == RecordLayer::Role::kServer ? (at_ + 1) % kAnswer.size() : 0;
+    if (message.size() > 4 && message[4] == 255) {
+      return RecordFault{51, absl::StatusCode::kUnauthenticated, "refused"};
+    }
+    return std::nullopt;
+  }
+  bool IsInside() const override { return at_ != 0; }
+
+ private:
+  static constexpr size_t kMost = 40'000;
+  static constexpr std::array<uint8_t, 3> kAnswer = {11, 15, 20};
+  uint8_t Awaited() const {
+    return role_ == RecordLayer::Role::kServer ? kAnswer[at_] : uint8_t{13};
+  }
+
+  const RecordLayer::Role role_;
+  size_t at_ = 0;
 };
 
 // What a stream of records came to.
@@ -62,10 +96,14 @@ RecordBuffer Sealed(ByteSpan list) {
   return stream;
 }
 
-Outcome Receive(RecordLayer::Role role, ByteSpan stream, size_t piece) {
+Outcome Receive(RecordLayer::Role role, bool asks, ByteSpan stream, size_t piece) {
   static const StoppedClock clock;
   const auto layer = RecordLayer::Create({role, kSuite, &clock}, kPeerSecret, kOwnSecret);
   POSTERN_FUZZ_CHECK(layer != nullptr);
+  Exchanges exchanges(role);
+  if (asks) {
+    layer->SetAuth(&exchanges);
+  }
   RecordInput input;
   Outcome outcome;
   while (!stream.empty()) {
@@ -86,6 +124,7 @@ Outcome Receive(RecordLayer::Role role, ByteSpan stream, size_t piece) {
       const RecordLayer::Step step = layer->Open(record, room);
       POSTERN_FUZZ_CHECK(step.bytes <= room.size());
       POSTERN_FUZZ_CHECK((step.bytes > 0) == (step.kind == RecordLayer::Kind::kData));
+      POSTERN_FUZZ_CHECK(step.kind != RecordLayer::Kind::kData || !exchanges.IsInside());
       POSTERN_FUZZ_CHECK((step.kind == RecordLayer::Kind::kFault) == (step.fault.text[0] != '\0'));
       POSTERN_FUZZ_CHECK(step.kind != RecordLayer::Kind::kTickets ||
                          role == RecordLayer::Role::kClient);
@@ -117,7 +156,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       (data[0] & 1U) != 0 ? RecordLayer::Role::kServer : RecordLayer::Role::kClient;
   const bool sealed = (data[0] & 2U) != 0;
   const RecordBuffer stream = sealed ? Sealed(rest) : RecordBuffer(rest.begin(), rest.end());
-  const Outcome whole = Receive(role, stream, stream.size());
-  POSTERN_FUZZ_CHECK(whole == Receive(role, stream, size_t{1} + data[1]));
+  const bool asks = (data[0] & 4U) != 0;
+  const Outcome whole = Receive(role, asks, stream, stream.size());
+  POSTERN_FUZZ_CHECK(whole == Receive(role, asks, stream, size_t{1} + data[1]));
   return 0;
 }

@@ -77,6 +77,9 @@ namespace postern::base {
   X(kDrainDeadline, "drain_deadline", "still open when the drain deadline came", "")               \
   X(kOverload, "overload", "a connection limit was reached",                                       \
     "raise the limit, or find the client that opens so many")                                      \
+  X(kPeerExpiredOpen, "peer_expired_open",                                                         \
+    "the peer's certificate expired while the connection was open",                                \
+    "look at the peer's renewals; --on-peer-expiry decides")                                       \
   X(kReauthFailed, "reauth_failed",                                                                \
     "the peer did not prove its identity again inside the open connection",                        \
     "the detail says what was wrong with its renewed certificate or its answer")                   \

@@ -319,6 +319,13 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "TLS 1.3 session resumption between proxies, in both directions. A renewal, and any change of "
      "bundles or policy, means full handshakes.",
      false, SetResumption, ShowResumption},
+    {kTraffic, "on-peer-expiry", "auto|allow|close",
+     "What becomes of an open connection when its peer's certificate has expired and was not "
+     "renewed "
+     "inside it. Clients of this proxy are asked to renew it there; servers cannot be. auto: it "
+     "goes "
+     "on while the issuer is heard, and is closed without one (also with identity from files).",
+     false, SetWord<&C::on_peer_expiry, ParseOnPeerExpiry>, ShowWord<&C::on_peer_expiry>},
 
     {kLimits, "max-connections", "N",
      "Connections at the same time; 0 derives it from the limit of file descriptors, at most "

@@ -23,15 +23,23 @@ enum class PeerMode : uint8_t {
 };
 enum class InterceptMode : uint8_t { kNone, kRedirect, kTproxy };
 enum class OutboundDefault : uint8_t { kPassthrough, kDeny };
+// What becomes of a connection whose peer's certificate has expired.
+enum class OnPeerExpiry : uint8_t {
+  kAuto,   // it goes on while the issuer is heard
+  kAllow,  // it goes on
+  kClose,
+};
 
 // The words of the flags and documents.
 std::string_view Token(PeerMode mode) noexcept;
 std::string_view Token(InterceptMode mode) noexcept;
 std::string_view Token(OutboundDefault value) noexcept;
+std::string_view Token(OnPeerExpiry value) noexcept;
 // InvalidArgument names the words that exist.
 absl::StatusOr<PeerMode> ParsePeerMode(std::string_view text);
 absl::StatusOr<InterceptMode> ParseInterceptMode(std::string_view text);
 absl::StatusOr<OutboundDefault> ParseOutboundDefault(std::string_view text);
+absl::StatusOr<OnPeerExpiry> ParseOnPeerExpiry(std::string_view text);
 
 // "IP:port", "[v6]:port", "name:port" or "unix:/path", not resolved yet. A value.
 struct AddressSpec {
@@ -85,6 +93,7 @@ struct ProxyConfig {
   std::string destinations_file;
 
   bool resumption = true;  // TLS sessions, in both directions
+  OnPeerExpiry on_peer_expiry = OnPeerExpiry::kAuto;
   std::string admin = "127.0.0.1:15000";
   std::string admin_socket;  // unix socket for the changing verbs; empty: none
   std::string metrics = "0.0.0.0:15020";

@@ -31,6 +31,12 @@ constexpr auto kOutboundDefaults = std::to_array<Word<OutboundDefault>>({
     {OutboundDefault::kDeny, "deny"},
 });
 
+constexpr auto kOnPeerExpiries = std::to_array<Word<OnPeerExpiry>>({
+    {OnPeerExpiry::kAuto, "auto"},
+    {OnPeerExpiry::kAllow, "allow"},
+    {OnPeerExpiry::kClose, "close"},
+});
+
 template <typename Words, typename Enum>
 constexpr std::string_view TextOf(const Words& words, Enum value) {
   for (const auto& word : words) {
@@ -65,6 +71,9 @@ std::string_view Token(InterceptMode mode) noexcept {
 std::string_view Token(OutboundDefault value) noexcept {
   return TextOf(kOutboundDefaults, value);
 }
+std::string_view Token(OnPeerExpiry value) noexcept {
+  return TextOf(kOnPeerExpiries, value);
+}
 
 absl::StatusOr<PeerMode> ParsePeerMode(std::string_view text) {
   return Parse<PeerMode>(kPeerModes, text);
@@ -74,6 +83,9 @@ absl::StatusOr<InterceptMode> ParseInterceptMode(std::string_view text) {
 }
 absl::StatusOr<OutboundDefault> ParseOutboundDefault(std::string_view text) {
   return Parse<OutboundDefault>(kOutboundDefaults, text);
+}
+absl::StatusOr<OnPeerExpiry> ParseOnPeerExpiry(std::string_view text) {
+  return Parse<OnPeerExpiry>(kOnPeerExpiries, text);
 }
 
 }  // namespace postern::config

@@ -238,6 +238,10 @@ class IdentityManager::Impl final : public SourceSink {
     const std::lock_guard lock(mutex_);
     return snapshot_;
   }
+  bool HearsIssuer() const {
+    const std::lock_guard lock(mutex_);
+    return clock_.Now() - issuer_stood_ <= kIssuerHeardFor;
+  }
 
  private:
   enum class Phase : uint8_t { kLoading, kStarted };
@@ -275,6 +279,7 @@ class IdentityManager::Impl final : public SourceSink {
   mutable std::mutex mutex_;
   std::shared_ptr<const IdentitySnapshot> snapshot_;  // guarded by mutex_; written on the main loop
   IdentityStatus status_;                             // guarded by mutex_
+  absl::Time issuer_stood_ = absl::InfinitePast();    // guarded by mutex_; its stream, last
 };
 
 absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
@@ -438,6 +443,9 @@ void IdentityManager::Impl::RefreshStatus() {
   next.endpoint_subscriptions = endpoints_.size();
   next.seen_in_mesh = seen_.size();
   const std::lock_guard lock(mutex_);
+  if (next.issuer_connected) {
+    issuer_stood_ = clock_.Now();
+  }
   status_ = std::move(next);
 }
 
@@ -473,6 +481,10 @@ std::shared_ptr<const IdentitySnapshot> IdentityManager::snapshot() const {
 bool IdentityManager::HasUsableIdentity() const {
   const auto current = impl_->snapshot();
   return current != nullptr && current->svid->CheckUsable(impl_->clock().Now()).ok();
+}
+
+bool IdentityManager::HearsIssuer() const {
+  return impl_->HearsIssuer();
 }
 
 bool IdentityManager::HasPolicy() const {

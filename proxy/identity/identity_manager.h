@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/identity/endpoint_directory.h"
@@ -61,6 +62,10 @@ class IdentityManager {
   // For /ready: a certificate that is valid now, and a policy.
   bool HasUsableIdentity() const;
   bool HasPolicy() const;
+  // The stream to the issuer stands, or did within kIssuerHeardFor: what the issuer knows of a peer
+  // is known here.
+  bool HearsIssuer() const;
+  static constexpr absl::Duration kIssuerHeardFor = absl::Minutes(5);
 
  private:
   class Impl;

@@ -170,6 +170,9 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   shared.access_log = config.access_log.empty() ? nullptr : access_log.get();
   shared.failures = &failures;
   shared.endpoints = &identity->directory();
+  if (!config.issuer.empty()) {
+    shared.hears_issuer = [this] { return identity->HearsIssuer(); };
+  }
   for (unsigned index = 0; index < config.workers; ++index) {
     auto worker = session::Worker::Create(index, shared);
     if (!worker.ok()) {

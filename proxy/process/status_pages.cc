@@ -112,6 +112,8 @@ std::string ConnectionsPage(const std::vector<session::ConnectionInfo>& connecti
                     {"destination", connection.destination},
                     {"upstream", connection.upstream_address},
                     {"peer_id", connection.peer_id},
+                    {"peer_not_after", TimeOf(connection.peer_not_after)},
+                    {"reauthentications", connection.reauthentications},
                     {"opened", TimeOf(connection.opened)},
                     {"bytes_from_downstream", connection.bytes_from_downstream},
                     {"bytes_from_upstream", connection.bytes_from_upstream}});

@@ -54,6 +54,6 @@ class OutboundSession final : public Session {
   Carries carries_ = Carries::kMeshTls;
 };
 
-static_assert(sizeof(OutboundSession) <= 832);
+static_assert(sizeof(OutboundSession) <= 848);
 
 }  // namespace postern::session

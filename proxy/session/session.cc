@@ -348,6 +348,7 @@ void Session::StartRelay(base::ByteSpan first_bytes) {
   }
   Relay::Owner& owner = *this;
   relay_.emplace(worker_.loop, *downstream_, *upstream_, owner, options);
+  WatchPeer();
   early_.insert(early_.begin(), first_bytes.begin(), first_bytes.end());
   const std::vector<uint8_t> first = std::exchange(early_, {});
   relay_->Start(first);
@@ -478,6 +479,7 @@ void Session::Close() {
     return;
   }
   Advance(Phase::kClosed);
+  UnwatchPeer();
   for (Transport* transport : {downstream_.get(), upstream_.get()}) {
     if (transport != nullptr) {
       transport->SetHandler(nullptr);
@@ -537,6 +539,7 @@ telemetry::AccessRecord Session::MakeRecord(const base::Failure& end) const {
     record.alpn = std::move(facts.alpn);
     record.tls_resumed = facts.resumed;
     record.peer_id = mesh->peer() != nullptr ? mesh->peer()->id.uri() : end.peer_id;
+    record.reauthentications = Renewals();
     record.local_id = worker_.identity != nullptr ? worker_.identity->svid().id().uri() : "";
   }
   record.sni = sni_;
@@ -547,6 +550,14 @@ telemetry::AccessRecord Session::MakeRecord(const base::Failure& end) const {
   record.policy_rule = policy_rule_;
   record.end = end;
   return record;
+}
+
+// With one that no visit has noted yet.
+uint32_t Session::Renewals() const {
+  const Transport* const mesh = mesh_transport();
+  const bool unseen = peer_watch_.not_after != 0 && mesh != nullptr && mesh->peer() != nullptr &&
+                      absl::ToUnixMillis(mesh->peer()->not_after) != peer_watch_.not_after;
+  return peer_watch_.renewals + (unseen ? 1 : 0);
 }
 
 std::string Session::DestinationText() const {
@@ -568,6 +579,10 @@ ConnectionInfo Session::Info() const {
       upstream_address_ == net::SocketAddress() ? "" : upstream_address_.ToString();
   const Transport* const mesh = mesh_transport();
   info.peer_id = mesh != nullptr && mesh->peer() != nullptr ? mesh->peer()->id.uri() : "";
+  if (!info.peer_id.empty()) {
+    info.peer_not_after = mesh->peer()->not_after;
+    info.reauthentications = Renewals();
+  }
   info.security = security_;
   info.opened = opened_;
   if (relay_.has_value()) {

@@ -51,6 +51,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   void IdentityPublished();  // wakes a session that waits for a certificate
   void Recheck();            // policy or trust has changed: closes the session if it lost
   void CheckLiveness();      // looks for a dead peer
+  void VisitPeer();          // the time that was set for its peer's certificate has come
   void End(base::CloseReason reason, std::string_view why);  // drain deadline, stop
 
  protected:
@@ -126,10 +127,30 @@ class Session : private Transport::Handler, private Relay::Owner {
   void OnDialled(absl::StatusOr<Dialer::Dialled> dialled);
   void Linger(Transport& refused);
   void DiscardFromRefused();
+  void WatchPeer();
+  void UnwatchPeer();
+  void VisitAt(int64_t at);
+  void NotePeer(const x509::VerifiedPeer& peer);
+  void AskIfDue(Transport& mesh, int64_t now);
+  int64_t NextVisit(const Transport& mesh, int64_t now);
+  bool MayOutlivePeer() const;
+  void EndOfPeer(const Transport& mesh);
+  void SetPastExpiry(bool past);
   void Record(const base::Failure& end);
   void CountEnd(const base::Failure& end);
   telemetry::AccessRecord MakeRecord(const base::Failure& end) const;
+  uint32_t Renewals() const;
   std::string DestinationText() const;
+
+  // Of the peer's certificate (session_expiry.cc); times in milliseconds since the epoch.
+  struct PeerWatch {
+    int64_t visit = 0;      // the entry in the worker's ExpiryWatch; 0: none
+    int64_t not_after = 0;  // when it was looked at last
+    int64_t ask_from = 0;   // not to be asked again before
+    uint32_t renewals = 0;  // inside the connection
+    uint8_t looks = 0;      // for the answer that is awaited
+    bool past = false;      // the connection counts as one that has outlived it
+  };
 
   WorkerContext& worker_;
   const ListenerSpec& via_;
@@ -144,6 +165,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   std::optional<Dialer> dialer_;
   std::optional<Relay> relay_;
   std::vector<uint8_t> early_;  // from the downstream, for the relay
+  PeerWatch peer_watch_;
   uint32_t discarded_ = 0;
   Phase phase_ = Phase::kAccept;
   telemetry::Security security_ = telemetry::Security::kNone;

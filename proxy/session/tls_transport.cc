@@ -272,6 +272,18 @@ TransportResult TlsTransport::Discard(base::MutableByteSpan scratch) {
   return {TransportOutcome::kFailed, 0};
 }
 
+bool TlsTransport::AskPeerAgain() {
+  const bool writes = write_ == WriteState::kOpen || write_ == WriteState::kBlocked;
+  if (stream_ == nullptr || !writes || read_ != ReadState::kOpen || !engine_->AskClientAgain()) {
+    return false;
+  }
+  if (write_ == WriteState::kOpen) {
+    SendOutput();  // that it fails is told by the next read or write
+  }
+  engine_->EndTurn();
+  return true;
+}
+
 bool TlsTransport::PeerHasReset() const {
   return stream_ != nullptr && session::PeerHasReset(*stream_);
 }

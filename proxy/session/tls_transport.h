@@ -38,6 +38,8 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   const x509::VerifiedPeer* peer() const override;
   tls::TlsFacts facts() const override { return engine_->facts(); }
   tls::TicketUse ticket_use() const override { return engine_->ticket_use(); }
+  bool AskPeerAgain() override;
+  tls::ReauthState reauth() const override { return engine_->reauth(); }
 
  private:
   // kBlocked: the socket took less than there was. kClosing: close_notify, then FIN, are on the

@@ -95,6 +95,11 @@ class Transport {
   virtual tls::TlsFacts facts() const = 0;
   virtual tls::TicketUse ticket_use() const = 0;
 
+  // Inbound TLS: asks the client to prove itself again inside the connection; peer() changes when
+  // it has done so with something that lasts longer. False: not now, or never.
+  virtual bool AskPeerAgain() { return false; }
+  virtual tls::ReauthState reauth() const { return tls::ReauthState::kUnable; }
+
  protected:
   Handler* handler() const { return handler_; }
 

@@ -12,6 +12,7 @@
 #include "proxy/net/timer.h"
 #include "proxy/session/connection_limit.h"
 #include "proxy/session/drainer.h"
+#include "proxy/session/expiry_watch.h"
 #include "proxy/session/inbound_session.h"
 #include "proxy/session/listeners.h"
 #include "proxy/session/outbound_session.h"
@@ -62,6 +63,8 @@ struct Worker::Impl {
   void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
   void KeepHouse();
   void CheckLiveness(uint64_t id);
+  void VisitPeer(uint64_t id);
+  void CountReauths();
   void EndAll(std::string_view why);
   void Stop();
   std::vector<ConnectionInfo> Connections(size_t limit);
@@ -74,6 +77,7 @@ struct Worker::Impl {
   tls::RecordBuffer relay_scratch;
   OwnAddresses own;
   SessionTable table;
+  ExpiryWatch expiry;
   WorkerContext context;
   Drainer drainer;
   net::Timer housekeeping;
@@ -93,12 +97,14 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       loop(std::move(own_loop)),
       relay_scratch(tls_scratch.input().size() + kRelayScratchExtra),
       table(*loop, (uint64_t{worker_index} << kWorkerIdShift) + 1, [this] { OnCountsChanged(); }),
+      expiry(*loop, *shared.clock, [this](uint64_t id) { VisitPeer(id); }),
       context{
           shared,      *loop,
           metrics,     table,
           tls_scratch, relay_scratch,
           own,         nullptr,
-          nullptr,     shared.config->resumption ? std::make_shared<tls::TrustState>() : nullptr},
+          nullptr,     shared.config->resumption ? std::make_shared<tls::TrustState>() : nullptr,
+          expiry},
       drainer(*loop,
               {[this] { listeners->Close(base::Direction::kInbound); },
                [this] { EndAll("the drain deadline has come"); }, [this] { return table.size(); }}),
@@ -175,6 +181,8 @@ void Worker::Impl::SetIdentity(std::shared_ptr<const identity::IdentitySnapshot>
     return;
   }
   context.identity = *std::move(made);
+  tls_scratch.Publish(context.identity->client(),
+                      context.identity->server(tls::ClientAuth::kRequire));
   if (context.trust != nullptr) {
     const identity::Version& version = context.identity->snapshot().bundle_version;
     context.trust->bundle_epoch = version.epoch;
@@ -197,7 +205,26 @@ void Worker::Impl::SetPolicy(std::shared_ptr<const policy::PolicySet> policy) {
   table.ForEach([](Session& session) { session.Recheck(); });
 }
 
+void Worker::Impl::VisitPeer(uint64_t id) {
+  if (Session* const session = table.Find(id)) {
+    session->VisitPeer();
+  }
+  CountReauths();
+}
+
+void Worker::Impl::CountReauths() {
+  const tls::ReauthCounts counts = std::exchange(tls_scratch.reauths(), {});
+  const std::array<uint64_t, telemetry::kReauthResultCount> by_result = {
+      counts.renewed, counts.unchanged, counts.failed, counts.answered};
+  for (size_t i = 0; i < by_result.size(); ++i) {
+    if (by_result[i] > 0) {
+      metrics.reauthentications[i].Add(by_result[i]);
+    }
+  }
+}
+
 void Worker::Impl::KeepHouse() {
+  CountReauths();
   metrics.accept_errors.Add(listeners->TakeAcceptErrors());
 }
 

@@ -34,6 +34,9 @@ struct WorkerShared {
   telemetry::AccessLog* access_log = nullptr;        // may be null
   telemetry::FailureRing* failures = nullptr;        // may be null
   identity::EndpointDirectory* endpoints = nullptr;  // may be null: nothing is in the mesh
+  // Whether the issuer is heard, so that it could tell of a peer that has lost its identity; any
+  // thread. Null: there is none.
+  std::function<bool()> hears_issuer;
   // How an intercepted connection says where it was going.
   std::function<absl::StatusOr<net::SocketAddress>(const net::Stream& accepted, bool transparent)>
       original_destination = &intercept::OriginalDestination;
@@ -48,6 +51,8 @@ struct ConnectionInfo {
   std::string phase;
   std::string tunnel, downstream_address, destination, upstream_address;
   std::string peer_id;
+  absl::Time peer_not_after = absl::InfiniteFuture();  // unless there is a verified peer
+  uint32_t reauthentications = 0;                      // of the peer, inside the connection
   telemetry::Security security = telemetry::Security::kNone;
   absl::Time opened;
   uint64_t bytes_from_downstream = 0, bytes_from_upstream = 0;

@@ -20,6 +20,7 @@
 
 namespace postern::session {
 
+class ExpiryWatch;
 class SessionTable;
 
 // What a listener is for: a tunnel's end, or one of the two interception ports. Made from the
@@ -46,6 +47,7 @@ struct WorkerContext {
   std::shared_ptr<const WorkerIdentity> identity;   // null: none yet
   // What session tickets are bound to; kept up to date with the two above. Null: no resumption.
   std::shared_ptr<tls::TrustState> trust;
+  ExpiryWatch& expiry;
 
   const config::ProxyConfig& config() const { return *shared.config; }
 };

@@ -95,6 +95,7 @@ void AppendTls(const AccessRecord& record, JsonObject& json) {
   json.TextIfAny("alpn", record.alpn);
   if (!record.tls_version.empty()) {
     json.Boolean("tls_resumed", record.tls_resumed);
+    json.Number("reauthentications", record.reauthentications);
   }
 }
 

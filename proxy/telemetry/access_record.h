@@ -27,6 +27,7 @@ struct AccessRecord {
   std::string local_id, peer_id;   // SPIFFE IDs; empty where unknown
   std::string tls_version, tls_cipher, tls_group, sni, alpn;
   bool tls_resumed = false;
+  uint32_t reauthentications = 0;  // times that the peer has shown a renewed certificate
   uint64_t bytes_from_downstream = 0;
   uint64_t bytes_from_upstream = 0;
   std::string policy_rule;

@@ -37,6 +37,11 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
     "TLS handshakes that failed, by the reason why.")                                              \
   X(kHandshakeSeconds, "postern_tls_handshake_seconds", kHistogram, "direction",                   \
     "Time from the first byte of a TLS handshake to its completion.")                              \
+  X(kReauthentications, "postern_reauthentications_total", kCounter, "result",                     \
+    "Clients that proved their identity again inside an open connection, and what came of it; "    \
+    "answered: this proxy was the client.")                                                        \
+  X(kConnectionsPastExpiry, "postern_connections_past_peer_expiry", kGauge, "direction",           \
+    "Connections open now although the certificate that the peer has shown has expired.")          \
   X(kPlaintextConnections, "postern_plaintext_connections_total", kCounter, "reason",              \
     "Connections that Postern did not encrypt, by the reason why.")                                \
   X(kPolicyDenied, "postern_policy_denied_total", kCounter, "direction",                           \

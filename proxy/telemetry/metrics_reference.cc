@@ -42,7 +42,8 @@ std::string LabelTable() {
       EveryToken<base::CloseReason, base::kCloseReasonCount>(), " |\n| `reason` of plaintext | ",
       EveryToken<PlaintextReason, kPlaintextReasonCount>(),
       " |\n| `kind` | `leaf`, `intermediate`, `root` |\n| `sha256` | of the certificate, hex |\n"
-      "| `result` | `ok`, `failed` |\n| `part` | `epoch`, `sequence` |\n");
+      "| `result` of renewals | `ok`, `failed` |\n| `result` of reauthentications | ",
+      EveryToken<ReauthResult, kReauthResultCount>(), " |\n| `part` | `epoch`, `sequence` |\n");
 }
 
 }  // namespace

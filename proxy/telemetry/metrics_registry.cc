@@ -216,6 +216,23 @@ void AddHandshakes(const Workers& workers, Direction direction, Exposition& out)
   out.AddHistogram(Metric::kHandshakeSeconds, {way}, HandshakeTimes(workers, d));
 }
 
+void AddReauthentications(const Workers& workers, Exposition& out) {
+  for (size_t i = 0; i < kReauthResultCount; ++i) {
+    out.Add(Metric::kReauthentications, {Token(static_cast<ReauthResult>(i))},
+            Sum(
+                workers, [&](const WorkerMetrics& w) -> auto& { return w.reauthentications[i]; }));
+  }
+  for (const Direction direction : kDirections) {
+    const size_t d = Index(direction);
+    // Ended before began, for the reason that AddConnections has.
+    const uint64_t ended = Sum(
+        workers, [&](const WorkerMetrics& w) -> auto& { return w.past_expiry_ended[d]; });
+    const uint64_t began = Sum(
+        workers, [&](const WorkerMetrics& w) -> auto& { return w.past_expiry_began[d]; });
+    out.Add(Metric::kConnectionsPastExpiry, {Token(direction)}, began > ended ? began - ended : 0);
+  }
+}
+
 void AddWorkers(const Workers& workers, Exposition& out) {
   for (const Direction direction : kDirections) {
     AddConnections(workers, direction, out);
@@ -231,6 +248,7 @@ void AddWorkers(const Workers& workers, Exposition& out) {
             Sum(
                 workers, [&](const WorkerMetrics& w) -> auto& { return w.tickets_refused[i]; }));
   }
+  AddReauthentications(workers, out);
   out.Add(Metric::kAcceptErrors, {},
           Sum(
               workers, [](const WorkerMetrics& w) -> auto& { return w.accept_errors; }));

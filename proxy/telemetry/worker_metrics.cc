@@ -49,6 +49,20 @@ std::string_view Token(TicketRefusal refusal) noexcept {
   return "unknown";
 }
 
+std::string_view Token(ReauthResult result) noexcept {
+  switch (result) {
+    case ReauthResult::kRenewed:
+      return "renewed";
+    case ReauthResult::kUnchanged:
+      return "unchanged";
+    case ReauthResult::kFailed:
+      return "failed";
+    case ReauthResult::kAnswered:
+      return "answered";
+  }
+  return "unknown";
+}
+
 void DurationHistogram::Observe(std::chrono::nanoseconds duration) {
   const int64_t nanoseconds = duration.count() < 0 ? 0 : duration.count();
   const double seconds = static_cast<double>(nanoseconds) / 1e9;

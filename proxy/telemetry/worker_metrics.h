@@ -44,6 +44,16 @@ enum class TicketRefusal : uint8_t {
 inline constexpr size_t kTicketRefusalCount = 4;
 std::string_view Token(TicketRefusal refusal) noexcept;
 
+// What became of proving a client's identity again inside an open connection.
+enum class ReauthResult : uint8_t {
+  kRenewed,    // inbound: the client has shown a certificate that lasts longer
+  kUnchanged,  // inbound: it has answered, but had nothing that lasts longer
+  kFailed,     // inbound: the answer was refused, and the connection ended
+  kAnswered,   // outbound: we have answered a server
+};
+inline constexpr size_t kReauthResultCount = 4;
+std::string_view Token(ReauthResult result) noexcept;
+
 // One counter: written by one worker thread, read by the scrape. Relaxed atomics without a locked
 // instruction (load, add, store), as there is only one writer.
 class Counter {
@@ -90,6 +100,9 @@ struct WorkerMetrics {
   std::array<DurationHistogram, base::kDirectionCount> handshake_seconds;
   Counters<kPlaintextReasonCount> plaintext;
   Counters<base::kDirectionCount> denied;  // by policy
+  Counters<kReauthResultCount> reauthentications;
+  Counters<base::kDirectionCount> past_expiry_began;  // connections that outlive their peer's
+  Counters<base::kDirectionCount> past_expiry_ended;  // certificate: the difference is how many
   Counter accept_errors;
   Counter accept_paused;  // times the connection limit stopped accepting
 };

@@ -102,6 +102,7 @@ TEST_F(ProxyConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_FALSE(config.peer_mode_explicit);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kPassthrough);
   EXPECT_TRUE(config.resumption);
+  EXPECT_EQ(config.on_peer_expiry, OnPeerExpiry::kAuto);
   EXPECT_EQ(config.handshake_timeout, milliseconds(5000));
   EXPECT_EQ(config.access_log, "-");
 }
@@ -140,6 +141,8 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
                                                       "d.yaml",
                                                       "--resumption",
                                                       "false",
+                                                      "--on-peer-expiry",
+                                                      "close",
                                                       "--max-connections",
                                                       "1000",
                                                       "--sniff-timeout",
@@ -189,6 +192,7 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.port_modes.at(80), PeerMode::kDisabled);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kDeny);
   EXPECT_FALSE(config.resumption);
+  EXPECT_EQ(config.on_peer_expiry, OnPeerExpiry::kClose);
   EXPECT_EQ(config.policy_file, "p.yaml");
   EXPECT_EQ(config.destinations_file, "d.yaml");
   EXPECT_EQ(config.max_connections, 1000u);
@@ -312,6 +316,8 @@ TEST_F(ProxyConfigTest, RefusesValuesWithFlagAndMend) {
       {{"--log-level", "verbose"}, "--log-level: "},
       {{"--log-format", "xml"}, "--log-format: "},
       {{"--resumption", "yes"}, "--resumption: 'yes' is not one of: true, false"},
+      {{"--on-peer-expiry", "never"},
+       "--on-peer-expiry: 'never' is not one of: auto, allow, close"},
       {{"--policy", ""}, "--policy: '' is no path"},
       {{"--low-watermark", "262144"}, "--low-watermark: 262144 is not below --high-watermark"},
       {{"--high-watermark", "1"}, "--high-watermark: "},

@@ -35,7 +35,7 @@ class IssuedProxyTest : public ::testing::Test {
 
   absl::StatusOr<std::unique_ptr<IdentityManager>> Make() {
     return IdentityManager::Create(
-        config_, *loop_, base::Clock::System(),
+        config_, *loop_, *clock_,
         {[this](auto snapshot) { snapshots_.push_back(std::move(snapshot)); },
          [this](auto policy) { policies_.push_back(std::move(policy)); }});
   }
@@ -67,6 +67,7 @@ class IssuedProxyTest : public ::testing::Test {
   fakes::FakeIssuer issuer_;
   std::unique_ptr<net::Loop> loop_;
   config::ProxyConfig config_;
+  const base::Clock* clock_ = &base::Clock::System();
   std::vector<std::shared_ptr<const IdentitySnapshot>> snapshots_;
   std::vector<std::shared_ptr<const policy::PolicySet>> policies_;
   std::unique_ptr<IdentityManager> manager_;

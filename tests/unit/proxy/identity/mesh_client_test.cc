@@ -159,6 +159,32 @@ TEST_F(MeshClientTest, RemembersTheMeshThroughARestart) {
       RunUntil(*loop_, [&] { return NameOf(Look("198.18.0.5:80")) == "FAILED_PRECONDITION"; }));
 }
 
+// The system's clock, as far ahead as the test says.
+class ClockAhead final : public base::Clock {
+ public:
+  absl::Time Now() const override { return System().Now() + ahead; }
+  absl::Duration SinceBoot() const override { return System().SinceBoot(); }
+  absl::Duration ahead = absl::ZeroDuration();
+};
+
+TEST_F(MeshClientTest, TheIssuerCountsAsHeardWhileItsStreamStandsAndForAWhileAfter) {
+  ClockAhead clock;
+  clock_ = &clock;
+  Start();
+  EXPECT_FALSE(manager_->HearsIssuer());
+  Stop();
+  Connect();
+  EXPECT_TRUE(manager_->HearsIssuer());
+  issuer_.Stop();
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return !manager_->status().issuer_connected; }));
+  EXPECT_TRUE(manager_->HearsIssuer());
+  clock.ahead = IdentityManager::kIssuerHeardFor - absl::Minutes(1);
+  EXPECT_TRUE(manager_->HearsIssuer());
+  clock.ahead = IdentityManager::kIssuerHeardFor + absl::Minutes(1);
+  EXPECT_FALSE(manager_->HearsIssuer());
+  Stop();  // the manager outlives no clock
+}
+
 TEST_F(MeshClientTest, HoldsALookupUntilTheIssuerIsBack) {
   Connect();
   issuer_.Stop();

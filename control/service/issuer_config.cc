@@ -59,7 +59,7 @@ void AddOptions(CLI::App& app, Raw& raw) {
   app.add_option("--ca-auto-rotate", raw.ca_auto_rotate,
                  "Rotate root and intermediate by itself at two thirds of their lives: true or "
                  "false")
-      ->capture_default_str();
+      ->default_str("true");
   app.add_option("--certify-rate", raw.certify_rate,
                  "Certificates per second and source address; 0: no limit")
       ->capture_default_str();

@@ -228,14 +228,19 @@ absl::Status StagedRotation::DriveIdle(const RotationState& state) {
   if (root == nullptr || intermediate == nullptr) {
     return absl::OkStatus();
   }
-  if (IsPast(kDueAfter, *root)) {
-    return Step(CaKind::kRoot, RotationStep::kPrepare, /*force=*/false);
-  }
+  const bool root_due = IsPast(kDueAfter, *root);
   // One that ends with its root gains nothing by another below the same root.
-  if (IsPast(kDueAfter, *intermediate) && intermediate->not_after < root->not_after) {
-    return Step(CaKind::kIntermediate, RotationStep::kPrepare, /*force=*/false);
+  const bool intermediate_due =
+      IsPast(kDueAfter, *intermediate) && intermediate->not_after < root->not_after;
+  if (!root_due && !intermediate_due) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  absl::Status prepared = Step(root_due ? CaKind::kRoot : CaKind::kIntermediate,
+                               RotationStep::kPrepare, /*force=*/false);
+  if (prepared.ok()) {
+    look_at_ = parts_.clock->SinceBoot() + kLookWhenPrepared;
+  }
+  return prepared;
 }
 
 // A proxy acknowledges when it has handed the bundle to its workers; until the next look they have

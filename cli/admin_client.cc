@@ -65,7 +65,7 @@ absl::Status TrySocket(const std::string& path) {
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok())
     return absl::OkStatus();
-  const std::string text = base::Printable(status.error_message(), 1024);
+  const std::string text = base::LineSafe(status.error_message(), 1024);
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     return absl::DeadlineExceededError("the issuer did not answer within 10 s");
   }

@@ -47,9 +47,10 @@ void Run(IssuerProcess& issuer, const sigset_t& signals) {
   }
 }
 
-void Announce(const IssuerConfig& config) {
+// The port that the kernel picked, where the configuration says 0.
+void Announce(const IssuerConfig& config, const IssuerProcess& issuer) {
   spdlog::info("postern-identity {} serves trust domain {} on {} port {}", POSTERN_VERSION,
-               config.trust_domain.name(), config.listen.host, config.listen.port);
+               config.trust_domain.name(), config.listen.host, issuer.grpc_port());
   if (config.allow_short_ttl) {
     spdlog::warn("--allow-short-ttl: certificates may live as short as 10s; for tests alone");
   }
@@ -82,7 +83,7 @@ int Main(int argc, const char* const* argv) {
     postern::base::FlushLogging();
     return kFailed;
   }
-  Announce(config);
+  Announce(config, **issuer);
   postern::base::NotifyServiceManager("READY=1");
   Run(**issuer, signals);
   postern::base::NotifyServiceManager("STOPPING=1");

@@ -173,6 +173,10 @@ std::string JsonEscaped(std::string_view text) {
   return out;
 }
 
+std::string LineSafe(std::string_view text, size_t limit) {
+  return LineSafe(text.substr(0, limit)) + (text.size() > limit ? "..." : "");
+}
+
 std::string LineSafe(std::string_view text) {
   std::string out;
   out.reserve(text.size());

@@ -40,4 +40,7 @@ std::string JsonEscaped(std::string_view text);
 // UTF-8 become \xNN, all else stays. For whole log lines; for a peer's string use Printable.
 std::string LineSafe(std::string_view text);
 
+// The same for text from elsewhere, which may be of any length: at most `limit` bytes of it.
+std::string LineSafe(std::string_view text, size_t limit);
+
 }  // namespace postern::base

@@ -12,10 +12,14 @@ class SystemClock final : public Clock {
  public:
   absl::Time Now() const override { return absl::Now(); }
 
-  absl::Duration SinceBoot() const override {
+  absl::Duration SinceBoot() const override { return Read(CLOCK_BOOTTIME); }
+  absl::Duration Awake() const override { return Read(CLOCK_MONOTONIC); }
+
+ private:
+  // Fails only for an unknown clock; CLOCK_BOOTTIME is there since Linux 2.6.39.
+  static absl::Duration Read(clockid_t clock) {
     timespec now{};
-    // Fails only for an unknown clock; CLOCK_BOOTTIME is there since Linux 2.6.39.
-    clock_gettime(CLOCK_BOOTTIME, &now);
+    clock_gettime(clock, &now);
     return absl::DurationFromTimespec(now);
   }
 };

@@ -18,6 +18,10 @@ class Clock {
   // (CLOCK_BOOTTIME): timers and ages are counted by it. Never goes back.
   virtual absl::Duration SinceBoot() const = 0;
 
+  // Time since an arbitrary start, on a clock that stands still while the machine is suspended
+  // (CLOCK_MONOTONIC): beside SinceBoot it tells of a sleep.
+  virtual absl::Duration Awake() const = 0;
+
   // The system's clocks; lives for ever.
   static const Clock& System();
 };

@@ -91,6 +91,20 @@ absl::StatusOr<OpenedFile> OpenRegular(const std::string& path, int extra_flags)
   return file;
 }
 
+// That nobody else can read or change it.
+absl::Status CheckSecret(const OpenedFile& file, const std::string& path) {
+  if ((file.facts.st_mode & (S_IRWXG | S_IRWXO) & ~(S_IXGRP | S_IXOTH)) != 0) {
+    return absl::PermissionDeniedError(StrCat(
+        "'", Printable(path, 512), "' may be read or written by group or others; chmod 600 it"));
+  }
+  if (file.facts.st_uid != 0 && file.facts.st_uid != geteuid()) {
+    return absl::PermissionDeniedError(
+        StrCat("'", Printable(path, 512), "' belongs to uid ", file.facts.st_uid,
+               ", neither root nor this user; chown it to uid ", geteuid()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TooLarge(const std::string& path, size_t limit) {
   return absl::ResourceExhaustedError(
       StrCat("'", Printable(path, 512), "' is larger than ", limit, " bytes"));
@@ -201,15 +215,15 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_s
   if (!file.ok()) {
     return file.status();
   }
-  if ((file->facts.st_mode & (S_IRWXG | S_IRWXO) & ~(S_IXGRP | S_IXOTH)) != 0) {
-    return absl::PermissionDeniedError(StrCat(
-        "'", Printable(path, 512), "' may be read or written by group or others; chmod 600 it"));
-  }
-  if (file->facts.st_uid != 0 && file->facts.st_uid != geteuid()) {
-    return absl::PermissionDeniedError(StrCat("'", Printable(path, 512), "' belongs to uid ",
-                                              file->facts.st_uid, ", neither root nor this user"));
+  if (absl::Status status = CheckSecret(*file, path); !status.ok()) {
+    return status;
   }
   return ReadAll(*file, path, limit);
+}
+
+absl::Status CheckSecretFile(const std::string& path) {
+  const absl::StatusOr<OpenedFile> file = OpenRegular(path, O_NOFOLLOW);
+  return file.ok() ? CheckSecret(*file, path) : file.status();
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content, mode_t mode) {

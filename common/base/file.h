@@ -24,6 +24,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, size_t limit = kMa
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_symlink = false,
                                            size_t limit = kMaxFileBytes);
 
+// Whether ReadSecretFile would take the file, a symlink refused: the same errors, and nothing read.
+absl::Status CheckSecretFile(const std::string& path);
+
 // Replaces `path` so that a crash at any moment leaves the old content or the new: temporary name
 // in the same directory, written, fsync, rename, directory fsync.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content, mode_t mode);

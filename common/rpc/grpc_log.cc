@@ -15,7 +15,7 @@ void WriteLine(gpr_log_func_args* args) {
   const auto level =
       args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::debug : spdlog::level::trace;
   // The message may hold what a peer sent.
-  spdlog::log(level, "grpc: {}", base::Printable(args->message, kLongestLine));
+  spdlog::log(level, "grpc: {}", base::LineSafe(args->message, kLongestLine));
 }
 
 }  // namespace

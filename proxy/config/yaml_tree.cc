@@ -198,7 +198,9 @@ absl::StatusOr<Document> ReadDocument(YamlNode root, std::string_view file_name)
 absl::StatusOr<std::vector<YamlNode>> ParseYaml(std::string_view yaml, std::string_view file_name) {
   if (yaml.size() > kMaxYamlBytes) {
     return FaultAt(file_name, 1,
-                   base::StrCat("larger than ", kMaxYamlBytes, " bytes; split it into several"));
+                   base::StrCat("larger than ", kMaxYamlBytes,
+                                " bytes, the most that a file may hold: leave out what this "
+                                "workload does not need"));
   }
   std::vector<YamlNode> documents;
   try {
@@ -211,7 +213,9 @@ absl::StatusOr<std::vector<YamlNode>> ParseYaml(std::string_view yaml, std::stri
       }
       if (documents.size() >= kMaxYamlDocuments) {
         return FaultAt(file_name, 1,
-                       base::StrCat("more than ", kMaxYamlDocuments, " documents; split the file"));
+                       base::StrCat("more than ", kMaxYamlDocuments,
+                                    " documents, the most that a file may hold: put several rules "
+                                    "into one document"));
       }
       documents.push_back(builder.TakeRoot());
     }

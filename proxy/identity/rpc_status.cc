@@ -19,7 +19,7 @@ absl::Status FromGrpc(const grpc::Status& status, const std::string& refusal) {
   if (code == absl::StatusCode::kUnavailable && !refusal.empty()) {
     return absl::UnavailableError(refusal);
   }
-  return {code, base::ToAbsl(base::Printable(status.error_message(), kLongestMessage))};
+  return {code, base::ToAbsl(base::LineSafe(status.error_message(), kLongestMessage))};
 }
 
 }  // namespace postern::identity

@@ -74,7 +74,7 @@ void LogFailure(const AccessRecord& record) {
               Describe(end.reason), Token(end.reason), Token(end.side),
               peer.empty() ? "" : "; peer ", base::Printable(peer),
               base::Message(end.detail).empty() ? "" : "; ",
-              base::Printable(base::Message(end.detail), 512));
+              base::LineSafe(base::Message(end.detail), 512));
 }
 
 // Lets the first lines of each second through. Any thread; a little generous when threads race.

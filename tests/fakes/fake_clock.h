@@ -23,9 +23,20 @@ class FakeClock final : public base::Clock {
     const std::lock_guard lock(mutex_);
     return since_boot_;
   }
+  absl::Duration Awake() const override {
+    const std::lock_guard lock(mutex_);
+    return awake_;
+  }
 
-  // Time goes by: both clocks move.
+  // Time goes by: every clock moves.
   void Advance(absl::Duration by) {
+    const std::lock_guard lock(mutex_);
+    now_ += by;
+    since_boot_ += by;
+    awake_ += by;
+  }
+  // The machine is suspended for so long.
+  void Sleep(absl::Duration by) {
     const std::lock_guard lock(mutex_);
     now_ += by;
     since_boot_ += by;
@@ -40,6 +51,7 @@ class FakeClock final : public base::Clock {
   mutable std::mutex mutex_;
   absl::Time now_;                                   // guarded by mutex_
   absl::Duration since_boot_ = absl::Seconds(1000);  // guarded by mutex_
+  absl::Duration awake_ = absl::Seconds(500);        // guarded by mutex_
 };
 
 }  // namespace postern::fakes

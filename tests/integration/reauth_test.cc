@@ -24,6 +24,7 @@ class ClockAhead final : public base::Clock {
  public:
   absl::Time Now() const override { return System().Now() + Ahead(); }
   absl::Duration SinceBoot() const override { return System().SinceBoot() + Ahead(); }
+  absl::Duration Awake() const override { return System().Awake() + Ahead(); }
   void Advance(absl::Duration by) { ahead_ += absl::ToInt64Milliseconds(by); }
 
  private:

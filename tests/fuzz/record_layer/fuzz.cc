@@ -34,6 +34,7 @@ class StoppedClock final : public postern::base::Clock {
  public:
   absl::Time Now() const override { return absl::UnixEpoch(); }
   absl::Duration SinceBoot() const override { return absl::ZeroDuration(); }
+  absl::Duration Awake() const override { return absl::ZeroDuration(); }
 };
 
 // One exchange after the other: a client takes requests, a server the three messages of an answer.

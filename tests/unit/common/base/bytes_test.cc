@@ -71,5 +71,10 @@ TEST(LineSafeTest, KeepsQuotesAndUtf8ButNoControls) {
   EXPECT_EQ(LineSafe("a\nb\x1b[31m\xc2\x9b\xff"), R"(a\x0ab\x1b[31m\xc2\x9b\xff)");
 }
 
+TEST(LineSafeTest, BoundsWhatComesFromElsewhere) {
+  EXPECT_EQ(LineSafe("it's\n", 100), "it's\\x0a");
+  EXPECT_EQ(LineSafe(std::string(600, '\''), 512), std::string(512, '\'') + "...");
+}
+
 }  // namespace
 }  // namespace postern::base

@@ -35,6 +35,23 @@ TEST(FakeClockTest, MovesBothClocksWhenTimeGoesBy) {
   EXPECT_EQ(clock.SinceBoot() - boot, absl::Minutes(3));
 }
 
+TEST(SystemClockTest, IsNeverAwakeForLongerThanItRan) {
+  const absl::Duration awake = Clock::System().Awake();
+  EXPECT_GT(awake, absl::ZeroDuration());
+  EXPECT_LE(awake, Clock::System().SinceBoot());
+}
+
+TEST(FakeClockTest, SleepsWithoutBeingAwake) {
+  fakes::FakeClock clock;
+  const absl::Duration boot = clock.SinceBoot();
+  const absl::Duration awake = clock.Awake();
+  clock.Sleep(absl::Hours(8));
+  EXPECT_EQ(clock.SinceBoot() - boot, absl::Hours(8));
+  EXPECT_EQ(clock.Awake(), awake);
+  clock.Advance(absl::Minutes(3));
+  EXPECT_EQ(clock.Awake() - awake, absl::Minutes(3));
+}
+
 TEST(FakeClockTest, KeepsTheBootClockWhenTheWallClockIsSet) {
   fakes::FakeClock clock;
   const absl::Duration boot = clock.SinceBoot();

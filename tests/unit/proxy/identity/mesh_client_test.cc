@@ -164,6 +164,7 @@ class ClockAhead final : public base::Clock {
  public:
   absl::Time Now() const override { return System().Now() + ahead; }
   absl::Duration SinceBoot() const override { return System().SinceBoot(); }
+  absl::Duration Awake() const override { return System().Awake(); }
   absl::Duration ahead = absl::ZeroDuration();
 };
 

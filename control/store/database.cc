@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/store/database.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -171,6 +173,26 @@ absl::StatusOr<std::string> Connection::Ask(const char* sql) {
   return *row ? statement->Text(0) : std::string();
 }
 
+absl::Status Connection::CheckInPlace() {
+  int moved = 0;
+  if (sqlite3_file_control(db_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &moved) != SQLITE_OK) {
+    return absl::OkStatus();  // in memory
+  }
+  // SQLite does not look after the log's name as it does after the database's.
+  struct stat log {};
+  const bool log_is_there = stat((path_ + "-wal").c_str(), &log) == 0;
+  if (log_is_there && log_inode_ == 0) {
+    log_inode_ = log.st_ino;
+  }
+  if (moved == 0 && log_is_there && log.st_ino == log_inode_) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(base::StrCat(
+      path_, moved != 0 ? "" : "-wal",
+      " was removed or replaced while the issuer ran: nothing more is issued; stop the "
+      "issuer and restore a backup of the database"));
+}
+
 absl::Status Connection::StatusOf(int result) const {
   if (result == SQLITE_OK) {
     return absl::OkStatus();
@@ -237,6 +259,9 @@ void Database::CommitGroup(std::span<Pending* const> group) {
   }
   if (whole.ok()) {
     whole = writer_->Run("COMMIT");
+  }
+  if (whole.ok()) {
+    whole = writer_->CheckInPlace();
   }
   if (writer_->in_transaction()) {
     writer_->Execute("ROLLBACK").IgnoreError();  // `whole` says already what went wrong

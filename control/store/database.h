@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sqlite3.h>
+#include <sys/types.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -73,6 +74,10 @@ class Connection {
   // The first column of the only row of a PRAGMA.
   absl::StatusOr<std::string> Ask(const char* sql);
 
+  // Whether what was committed is still where the next start will look for it: SQLite goes on
+  // writing into files that were removed. DataLoss: a file is gone, or another stands in its place.
+  absl::Status CheckInPlace();
+
   absl::Status StatusOf(int result) const;
   int64_t changes() const { return sqlite3_changes64(db_.get()); }
   bool in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
@@ -82,6 +87,7 @@ class Connection {
   Connection(std::unique_ptr<sqlite3, SqliteClose> db, std::string path);
   std::unique_ptr<sqlite3, SqliteClose> db_;
   std::string path_;
+  ino_t log_inode_ = 0;  // of the write-ahead log; 0: not looked at yet
   absl::flat_hash_map<std::string, std::unique_ptr<sqlite3_stmt, SqliteFinalize>> cache_;
 };
 

@@ -250,6 +250,34 @@ TEST_F(SqliteFileTest, DamageWhileRunningIsAStatusAndNotACrash) {
   EXPECT_GT((*store)->error_count(), 0U);
 }
 
+// SQLite itself goes on writing into a file that has no name any more, and says that all is well.
+TEST_F(SqliteFileTest, AFileThatIsGoneOrReplacedIsNotWrittenToAsIfItWereThere) {
+  for (const char* suffix : {"", "-wal"}) {
+    for (const bool replace : {false, true}) {
+      const std::string file = DatabasePath() + suffix;
+      auto store = Open();
+      ASSERT_TRUE(store.ok()) << store.status();
+      ASSERT_TRUE((*store)->Probe().ok());
+      if (replace) {
+        std::filesystem::copy_file(file, file + ".copy");
+        std::filesystem::rename(file + ".copy", file);
+      } else {
+        std::filesystem::remove(file);
+      }
+      const std::string name = std::string(suffix) + (replace ? " replaced" : " removed");
+      const absl::Status refused = (*store)->certificates().Append(Certificate("new"));
+      EXPECT_TRUE(absl::IsDataLoss(refused)) << name << ": " << refused;
+      EXPECT_THAT(std::string(refused.message()), HasSubstr(file)) << name;
+      EXPECT_TRUE(absl::IsDataLoss((*store)->Probe())) << name;
+      EXPECT_GT((*store)->error_count(), 0U) << name;
+      (*store).reset();
+      for (const char* left : {"", "-wal", "-shm"}) {
+        std::filesystem::remove(DatabasePath() + left);
+      }
+    }
+  }
+}
+
 TEST_F(SqliteFileTest, WhatWasAcknowledgedSurvivesKillMinusNine) {
   int next = 0;
   int acknowledged = 0;

@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
@@ -23,6 +24,17 @@ bool LooksLikeAToken(std::string_view token) {
   return token.size() == 2 * kTokenBytes && std::all_of(token.begin(), token.end(), [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
          });
+}
+
+std::string Rounded(absl::Duration duration) {
+  return absl::FormatDuration(absl::Trunc(duration, absl::Seconds(1)));
+}
+
+absl::Status LongExpired(absl::Duration past, absl::Duration grace) {
+  return Refuse(RefusalReason::kLongExpired,
+                base::StrCat("the certificate expired ", Rounded(past),
+                             " ago, and the grace for renewing it is ", Rounded(grace),
+                             ": attest with a join token again"));
 }
 
 absl::Status WrongAttestor() {
@@ -100,8 +112,9 @@ class UnixPeerAttestor : public Attestor {
 
 class ExistingCertificateAttestor : public Attestor {
  public:
-  ExistingCertificateAttestor(store::CertificateLog& log, const base::Clock& clock)
-      : log_(log), clock_(clock) {}
+  ExistingCertificateAttestor(store::CertificateLog& log, const base::Clock& clock,
+                              RenewalRules rules)
+      : log_(log), clock_(clock), rules_(std::move(rules)) {}
 
   absl::StatusOr<Attestation> Attest(const Evidence& evidence) override {
     const auto* shown = std::get_if<ExistingCertificateEvidence>(&evidence);
@@ -109,6 +122,9 @@ class ExistingCertificateAttestor : public Attestor {
       return WrongAttestor();
     }
     const x509::VerifiedPeer& peer = shown->peer;
+    if (clock_.Now() - peer.not_after > RenewalRules::kMostGrace) {
+      return LongExpired(clock_.Now() - peer.not_after, RenewalRules::kMostGrace);
+    }
     const absl::StatusOr<store::IssuedCertificate> issued = log_.FindBySerial(peer.serial);
     if (!issued.ok() && !absl::IsNotFound(issued.status())) {
       return StoreRefusal();
@@ -121,17 +137,36 @@ class ExistingCertificateAttestor : public Attestor {
       return Refuse(RefusalReason::kUnknownCertificate,
                     "the issuer's own certificate is not renewed by others");
     }
-    // The channel was verified when it was opened, which may be long ago.
-    if (issued->not_after <= clock_.Now()) {
-      return Refuse(RefusalReason::kUnknownCertificate,
-                    "the certificate has expired: attest with a join token again");
+    if (absl::Status status = CheckTime(*issued); !status.ok()) {
+      return status;
+    }
+    if (rules_.check_revocation) {
+      if (absl::Status status = rules_.check_revocation(peer); !status.ok()) {
+        return status;
+      }
     }
     return Attestation{.selectors = {}, .entry_id = issued->entry_id};
   }
 
  private:
+  // Of this moment: the channel was verified when it was opened, which may be long ago.
+  absl::Status CheckTime(const store::IssuedCertificate& issued) const {
+    const absl::Duration past = clock_.Now() - issued.not_after;
+    if (past < absl::ZeroDuration()) {
+      return absl::OkStatus();
+    }
+    const absl::Duration grace = rules_.GraceOf(issued.not_after - issued.issued_at);
+    if (past >= grace) {
+      return LongExpired(past, grace);
+    }
+    spdlog::info("renewal within the grace: the certificate {} of {} expired {} ago", issued.serial,
+                 issued.spiffe_id.uri(), Rounded(past));
+    return absl::OkStatus();
+  }
+
   store::CertificateLog& log_;
   const base::Clock& clock_;
+  const RenewalRules rules_;
 };
 
 // In the place of one that this issuer does not have.
@@ -167,15 +202,17 @@ std::unique_ptr<Attestor> MakeUnixPeerAttestor() {
 }
 
 std::unique_ptr<Attestor> MakeExistingCertificateAttestor(store::CertificateLog& log,
-                                                          const base::Clock& clock) {
-  return std::make_unique<ExistingCertificateAttestor>(log, clock);
+                                                          const base::Clock& clock,
+                                                          RenewalRules rules) {
+  return std::make_unique<ExistingCertificateAttestor>(log, clock, std::move(rules));
 }
 
-AttestorSet::AttestorSet(store::Store& store, const base::Clock& clock,
+AttestorSet::AttestorSet(store::Store& store, const base::Clock& clock, RenewalRules rules,
                          std::unique_ptr<Attestor> enrolled_key)
     : join_token_(MakeJoinTokenAttestor(store.tokens(), clock)),
       unix_peer_(MakeUnixPeerAttestor()),
-      existing_certificate_(MakeExistingCertificateAttestor(store.certificates(), clock)),
+      existing_certificate_(
+          MakeExistingCertificateAttestor(store.certificates(), clock, std::move(rules))),
       enrolled_key_(enrolled_key != nullptr ? std::move(enrolled_key)
                                             : std::make_unique<NoAttestor>()) {}
 

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
 #include "common/x509/chain_verifier.h"
+#include "control/attest/renewal_rules.h"
 #include "control/attest/unix_peer.h"
 #include "control/store/store.h"
 
@@ -29,7 +30,8 @@ struct UnixPeerEvidence {
 };
 
 // The client certificate of the channel, after x509::VerifyPeerChain accepted it against our own
-// bundle. Only a VerifiedPeer can be put here: nothing that was not verified.
+// bundle, at the present or (for a renewal) at the last moment of its life. Only a VerifiedPeer can
+// be put here: nothing that was not verified.
 struct ExistingCertificateEvidence {
   x509::VerifiedPeer peer;
 };
@@ -77,15 +79,17 @@ std::unique_ptr<Attestor> MakeJoinTokenAttestor(store::TokenStore& tokens,
 std::unique_ptr<Attestor> MakeUnixPeerAttestor();
 
 // Finds the certificate in the log by its serial and compares its hash and identity: a certificate
-// that this store did not issue is kUnknownCertificate, however valid; so is an expired one.
+// that this store did not issue is kUnknownCertificate, however valid. One that expired longer ago
+// than the grace is kLongExpired.
 std::unique_ptr<Attestor> MakeExistingCertificateAttestor(store::CertificateLog& log,
-                                                          const base::Clock& clock);
+                                                          const base::Clock& clock,
+                                                          RenewalRules rules);
 
 // All of them, by evidence type. `store` and `clock` outlive it. Without `enrolled_key`
 // (MakeEnrolledKeyAttestor) its evidence is kUnattested.
 class AttestorSet : public Attestor {
  public:
-  AttestorSet(store::Store& store, const base::Clock& clock,
+  AttestorSet(store::Store& store, const base::Clock& clock, RenewalRules rules = {},
               std::unique_ptr<Attestor> enrolled_key = nullptr);
   absl::StatusOr<Attestation> Attest(const Evidence& evidence) override;
 

@@ -31,7 +31,8 @@ namespace postern::attest {
   X(kInternal, "internal", absl::StatusCode::kInternal)                             \
   X(kBadMemberKey, "bad_member_key", absl::StatusCode::kInvalidArgument)            \
   X(kBadChallenge, "bad_challenge", absl::StatusCode::kAborted)                     \
-  X(kBadProof, "bad_proof", absl::StatusCode::kUnauthenticated)
+  X(kBadProof, "bad_proof", absl::StatusCode::kUnauthenticated)                     \
+  X(kLongExpired, "long_expired", absl::StatusCode::kUnauthenticated)
 
 enum class RefusalReason : uint8_t {
 #define X(enumerator, token, code) enumerator,

@@ -5,6 +5,7 @@
 #include <grpcpp/support/server_callback.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "common/base/strings.h"
 #include "control/issue/registry.h"
 #include "control/service/caller.h"
+#include "control/service/come_back.h"
 #include "control/service/messages.h"
 #include "control/service/worker_pool.h"
 #include "postern/v1/identity.grpc.pb.h"
@@ -23,7 +25,6 @@ using attest::RefusalReason;
 using attest::Refuse;
 
 constexpr char kRetryAfterKey[] = "postern-retry-after-ms";
-constexpr absl::Duration kOverloadRetry = absl::Seconds(1);
 
 // Threads that sign, or wait for the store to sync what was signed: those that wait share one sync.
 constexpr size_t kWorkers = 32;
@@ -37,6 +38,7 @@ class Admission {
   Admission(const Admission&) = delete;
   Admission& operator=(const Admission&) = delete;
   bool IsTooMany() const { return number_ > kMaxCertifyAtOnce; }
+  int at_work() const { return std::min(at_work_.load(), kMaxCertifyAtOnce); }
 
  private:
   std::atomic<int>& at_work_;
@@ -70,11 +72,12 @@ class CertifyService final : public v1::Identity::CallbackService {
     grpc::ServerUnaryReactor* reactor = nullptr;
   };
 
+  void FinishServed(Call& call, const absl::Status& status);
   void Finish(Call& call, const absl::Status& status);
   absl::Status Answer(const Call& call, const v1::CertifyRequest& request,
                       v1::CertifyResponse& response);
   absl::Status Admit(grpc::CallbackServerContext& context, const Caller& caller,
-                     const Admission& admission) const;
+                     const Admission& admission);
   absl::StatusOr<attest::Evidence> ReadEvidence(const grpc::ServerContextBase& context,
                                                 const v1::CertifyRequest& request,
                                                 const Caller& caller) const;
@@ -84,6 +87,7 @@ class CertifyService final : public v1::Identity::CallbackService {
                              v1::ChallengeResponse& response) const;
 
   const ServiceParts parts_;
+  ComeBack come_back_{*parts_.clock};
   std::atomic<int> at_work_{0};
   WorkerPool workers_{kWorkers};  // last: joined first
 };
@@ -103,8 +107,13 @@ grpc::ServerUnaryReactor* CertifyService::Certify(grpc::CallbackServerContext* c
     return reactor;
   }
   workers_.Post(
-      [this, call, request, response] { Finish(*call, Answer(*call, *request, *response)); });
+      [this, call, request, response] { FinishServed(*call, Answer(*call, *request, *response)); });
   return reactor;
+}
+
+void CertifyService::FinishServed(Call& call, const absl::Status& status) {
+  come_back_.OnServed(parts_.clock->SinceBoot() - call.begun, call.admission->at_work());
+  Finish(call, status);
 }
 
 void CertifyService::Finish(Call& call, const absl::Status& status) {
@@ -118,13 +127,13 @@ void CertifyService::Finish(Call& call, const absl::Status& status) {
 }
 
 absl::Status CertifyService::Admit(grpc::CallbackServerContext& context, const Caller& caller,
-                                   const Admission& admission) const {
+                                   const Admission& admission) {
   const absl::Duration wait = parts_.certify_limit->Take(caller.rate_key);
   const bool too_many = admission.IsTooMany();
   if (wait == absl::ZeroDuration() && !too_many) {
     return absl::OkStatus();
   }
-  const absl::Duration retry = std::max(wait, too_many ? kOverloadRetry : absl::ZeroDuration());
+  const absl::Duration retry = std::max(wait, too_many ? come_back_.Next() : absl::ZeroDuration());
   context.AddTrailingMetadata(kRetryAfterKey, std::to_string(absl::ToInt64Milliseconds(retry) + 1));
   return too_many ? Refuse(RefusalReason::kOverload, "the issuer is busy; try again shortly")
                   : Refuse(RefusalReason::kRateLimited,
@@ -133,7 +142,7 @@ absl::Status CertifyService::Admit(grpc::CallbackServerContext& context, const C
 
 absl::StatusOr<attest::Evidence> CertifyService::CertificateEvidence(
     const grpc::ServerContextBase& context) const {
-  x509::ChainVerdict verdict = parts_.clients->Verify(*context.auth_context());
+  x509::ChainVerdict verdict = parts_.clients->VerifyForRenewal(*context.auth_context());
   if (!verdict.peer.has_value()) {
     return Refuse(RefusalReason::kUnattested,
                   base::StrCat("the channel's client certificate: ", verdict.error.detail));

@@ -9,6 +9,7 @@
 
 #include "common/base/strings.h"
 #include "common/rpc/issuer_server.h"
+#include "common/x509/certificate.h"
 
 namespace postern::service {
 namespace {
@@ -62,6 +63,21 @@ x509::ChainVerdict ClientVerdicts::Verify(const grpc::AuthContext& connection) {
     }
   }
   return verdict;
+}
+
+x509::ChainVerdict ClientVerdicts::VerifyForRenewal(const grpc::AuthContext& connection) {
+  x509::ChainVerdict strict = Verify(connection);
+  if (strict.peer.has_value() || strict.error.reason != base::CloseReason::kPeerExpired) {
+    return strict;
+  }
+  const x509::X509Ptr leaf = rpc::ClientCertificate(connection);
+  if (leaf == nullptr || x509::NotAfter(leaf.get()) > clock_.Now()) {
+    return strict;  // a CA of its chain has expired: nothing below that is renewed
+  }
+  const std::shared_ptr<const ca::SigningSlot> slot = ca_.current();
+  const std::shared_ptr<const x509::TrustBundleSet> bundles = ca_.bundles();
+  return rpc::VerifyClient(connection, *bundles, {slot->chain, slot->chain_pem},
+                           x509::NotAfter(leaf.get()) - absl::Seconds(1));
 }
 
 size_t ClientVerdicts::kept() const {

@@ -31,6 +31,11 @@ class ClientVerdicts {
 
   x509::ChainVerdict Verify(const grpc::AuthContext& connection);
 
+  // For a renewal, and for nothing else: a leaf that has expired is judged as of the last second of
+  // its life. Whether that was too long ago, the attestor says, who knows the grace. Such an answer
+  // is not kept.
+  x509::ChainVerdict VerifyForRenewal(const grpc::AuthContext& connection);
+
   size_t kept() const;  // for tests
 
  private:

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
+#include "control/attest/renewal_rules.h"
 #include "control/issue/issuer.h"
 
 namespace postern::service {
@@ -22,6 +23,7 @@ struct Raw {
   std::string svid_ttl = "1h";
   bool allow_short_ttl = false;
   bool ca_auto_rotate = true;
+  std::string renewal_grace = "lifetime";
   uint32_t certify_rate = 500;
   uint32_t max_connections = 24'000;
   uint32_t max_connections_per_source = 2'000;
@@ -60,6 +62,10 @@ void AddOptions(CLI::App& app, Raw& raw) {
                  "Rotate root and intermediate by itself at two thirds of their lives: true or "
                  "false")
       ->default_str("true");
+  app.add_option("--renewal-grace", raw.renewal_grace,
+                 "How long after its end a certificate may still be renewed: up to 144h, 0 for not "
+                 "at all, or lifetime for as long as it lived")
+      ->capture_default_str();
   app.add_option("--certify-rate", raw.certify_rate,
                  "Certificates per second and source address; 0: no limit")
       ->capture_default_str();
@@ -130,6 +136,19 @@ absl::StatusOr<absl::Duration> ParseTtl(const Raw& raw) {
   return ttl;
 }
 
+absl::StatusOr<std::optional<absl::Duration>> ParseGrace(const std::string& text) {
+  if (text == "lifetime") {
+    return std::optional<absl::Duration>();
+  }
+  absl::Duration grace;
+  if (!absl::ParseDuration(text, &grace) || grace < absl::ZeroDuration() ||
+      grace > attest::RenewalRules::kMostGrace) {
+    return absl::InvalidArgumentError(base::StrCat(
+        "--renewal-grace: '", text, "' is not in 0 to 144h: write 30m, 24h, or lifetime"));
+  }
+  return std::optional(grace);
+}
+
 absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   if (raw.trust_domain.empty()) {
     return absl::InvalidArgumentError("--trust-domain: required; for example example.org");
@@ -148,7 +167,9 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   const absl::StatusOr<ListenAddress> listen = ParseListen("--listen", raw.listen);
   const absl::StatusOr<ListenAddress> admin = ParseListen("--admin", raw.admin);
   const absl::StatusOr<absl::Duration> ttl = ParseTtl(raw);
-  for (const absl::Status& status : {listen.status(), admin.status(), ttl.status()}) {
+  const absl::StatusOr<std::optional<absl::Duration>> grace = ParseGrace(raw.renewal_grace);
+  for (const absl::Status& status :
+       {listen.status(), admin.status(), ttl.status(), grace.status()}) {
     if (!status.ok()) {
       return status;
     }
@@ -160,6 +181,7 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   config.svid_ttl = *ttl;
   config.allow_short_ttl = raw.allow_short_ttl;
   config.ca_auto_rotate = raw.ca_auto_rotate;
+  config.renewal_grace = *grace;
   config.certify_rate = raw.certify_rate;
   config.max_connections = raw.max_connections;
   config.max_connections_per_source = raw.max_connections_per_source;

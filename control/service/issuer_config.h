@@ -27,7 +27,9 @@ struct IssuerConfig {
   std::string socket = "/run/postern/identity.sock";
   absl::Duration svid_ttl = absl::Hours(1);
   bool allow_short_ttl = false;
-  bool ca_auto_rotate = true;       // at two thirds of a CA's life
+  bool ca_auto_rotate = true;  // at two thirds of a CA's life
+  // How long after its end a certificate may still be renewed; nullopt: for as long as it lived.
+  std::optional<absl::Duration> renewal_grace = std::nullopt;
   uint32_t certify_rate = 500;      // requests per second and source address; 0: no limit
   size_t max_connections = 24'000;  // to `listen`, at a time
   size_t max_connections_per_source = 2'000;

@@ -145,6 +145,7 @@ absl::Status IssuerProcess::Impl::OpenState() {
   clients = std::make_unique<ClientVerdicts>(*ca, clock);
   attestor = std::make_unique<attest::AttestorSet>(
       *store, clock,
+      attest::RenewalRules{.grace = config.renewal_grace, .check_revocation = nullptr},
       attest::MakeEnrolledKeyAttestor(challenges, issue::IssuerId(config.trust_domain)));
   const issue::TtlPolicy ttl{config.svid_ttl, config.allow_short_ttl};
   auto made_issuer = issue::Issuer::Create(ttl, *ca, *store, *attestor, clock);

@@ -17,7 +17,7 @@ absl::Duration RateLimiter::Take(const std::string& source) {
       Forget(now);
     }
     const bool full = buckets_.size() >= kMaxSources;
-    found = buckets_.try_emplace(full ? std::string() : source, Bucket{rate_, now}).first;
+    found = buckets_.try_emplace(full ? std::string() : source, Bucket{rate_, now, now}).first;
   }
   Bucket& bucket = found->second;
   const double refill = absl::ToDoubleSeconds(now - bucket.filled_at) * rate_;
@@ -27,7 +27,11 @@ absl::Duration RateLimiter::Take(const std::string& source) {
     bucket.tokens -= 1;
     return absl::ZeroDuration();
   }
-  return absl::Seconds((1 - bucket.tokens) / rate_);
+  const absl::Duration place =
+      std::max(bucket.promised_until, now + absl::Seconds((1 - bucket.tokens) / rate_));
+  // Bounded: a flood must not send the others of its source away for ever.
+  bucket.promised_until = std::min(place + absl::Seconds(1 / rate_), now + kLongestWait);
+  return std::min(place - now, kLongestWait);
 }
 
 void RateLimiter::Forget(absl::Duration now) {

@@ -11,13 +11,15 @@
 
 namespace postern::service {
 
-// A token bucket for each source: `rate` a second, a burst of one second's worth. Holds a bounded
-// number of sources; when it is full, those whose bucket has filled up again are forgotten, and if
-// there are none, unknown sources share one bucket, so that a flood of addresses costs no memory
-// and does not open the limit. Thread-safe.
+// A token bucket for each source: `rate` a second, a burst of one second's worth. Those of one
+// source that find it empty are told to come one after the other, each when its token will be
+// there. Holds a bounded number of sources; when it is full, those whose bucket has filled up again
+// are forgotten, and if there are none, unknown sources share one bucket, so that a flood of
+// addresses costs no memory and does not open the limit. Thread-safe.
 class RateLimiter {
  public:
   static constexpr size_t kMaxSources = 65536;
+  static constexpr absl::Duration kLongestWait = absl::Seconds(60);
 
   // `rate` 0: everybody passes.
   RateLimiter(double rate, const base::Clock& clock) : rate_(rate), clock_(clock) {}
@@ -29,6 +31,7 @@ class RateLimiter {
   struct Bucket {
     double tokens = 0;
     absl::Duration filled_at;
+    absl::Duration promised_until;  // SinceBoot: the next one turned away comes after it
   };
   void Forget(absl::Duration now);
 

@@ -107,7 +107,8 @@ class AttestTest : public ::testing::Test {
     store::IssuedCertificate certificate{.serial = "AB12",
                                          .spiffe_id = Id("/web"),
                                          .entry_id = entry_id,
-                                         .not_after = clock_.Now() + absl::Hours(1)};
+                                         .not_after = clock_.Now() + absl::Hours(1),
+                                         .issued_at = clock_.Now()};
     certificate.leaf_sha256.fill(3);
     EXPECT_TRUE(store_->certificates().Append(certificate).ok());
     return x509::VerifiedPeer{.id = certificate.spiffe_id,
@@ -193,10 +194,53 @@ TEST_F(AttestTest, RefusesACertificateThatIsNotInTheLog) {
   }
 }
 
-TEST_F(AttestTest, RefusesACertificateThatExpiredSinceItsChannelWasOpened) {
+TEST_F(AttestTest, RenewsWithinOneLifetimeAfterTheEndAndNoLonger) {
   const x509::VerifiedPeer peer = Issue("entry");
+  clock_.Advance(absl::Hours(2) - absl::Seconds(1));
+  EXPECT_TRUE(attestors_->Attest(ExistingCertificateEvidence{peer}).ok());
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Refusal(ExistingCertificateEvidence{peer}), RefusalReason::kLongExpired);
+  const absl::Status said = attestors_->Attest(ExistingCertificateEvidence{peer}).status();
+  EXPECT_THAT(said.ToString(), HasSubstr("expired 1h ago, and the grace for renewing it is 1h"));
+  EXPECT_TRUE(absl::IsUnauthenticated(said));
+}
+
+TEST_F(AttestTest, TheOperatorSetsTheGrace) {
+  const x509::VerifiedPeer peer = Issue("entry");
+  AttestorSet none(*store_, clock_, {.grace = absl::ZeroDuration(), .check_revocation = nullptr});
+  AttestorSet days(*store_, clock_, {.grace = absl::Hours(48), .check_revocation = nullptr});
+  EXPECT_TRUE(none.Attest(ExistingCertificateEvidence{peer}).ok()) << "it has not expired";
   clock_.Advance(absl::Hours(1));
-  EXPECT_EQ(Refusal(ExistingCertificateEvidence{peer}), RefusalReason::kUnknownCertificate);
+  EXPECT_EQ(ReasonOf(none.Attest(ExistingCertificateEvidence{peer}).status()),
+            RefusalReason::kLongExpired);
+  clock_.Advance(absl::Hours(47));
+  EXPECT_TRUE(days.Attest(ExistingCertificateEvidence{peer}).ok());
+  clock_.Advance(absl::Hours(1));
+  EXPECT_EQ(ReasonOf(days.Attest(ExistingCertificateEvidence{peer}).status()),
+            RefusalReason::kLongExpired);
+}
+
+TEST_F(AttestTest, WhatTheLogHasForgottenHasLongExpired) {
+  const x509::VerifiedPeer peer = Issue("entry");
+  clock_.Advance(absl::Hours(24 * 8));
+  ASSERT_EQ(store_->certificates().PruneExpired(clock_.Now() - absl::Hours(24 * 7)).value(), 1U);
+  EXPECT_EQ(Refusal(ExistingCertificateEvidence{peer}), RefusalReason::kLongExpired);
+}
+
+TEST_F(AttestTest, AsksWhetherItWasRevokedInTimeAndWithinTheGrace) {
+  const x509::VerifiedPeer peer = Issue("entry");
+  std::vector<std::string> asked;
+  AttestorSet attestors(*store_, clock_,
+                        {.grace = std::nullopt, .check_revocation = [&](const auto& shown) {
+                           asked.push_back(shown.serial);
+                           return Refuse(RefusalReason::kUnattested, "it was revoked");
+                         }});
+  EXPECT_EQ(ReasonOf(attestors.Attest(ExistingCertificateEvidence{peer}).status()),
+            RefusalReason::kUnattested);
+  clock_.Advance(absl::Minutes(90));
+  EXPECT_EQ(ReasonOf(attestors.Attest(ExistingCertificateEvidence{peer}).status()),
+            RefusalReason::kUnattested);
+  EXPECT_EQ(asked, (std::vector<std::string>{"AB12", "AB12"}));
 }
 
 TEST_F(AttestTest, DoesNotRenewTheIssuersOwnCertificateForOthers) {

@@ -149,7 +149,7 @@ TEST_F(EnrolledKeyTest, AnIssuerWithoutItRefusesTheEvidence) {
   const auto store = *store::OpenMemoryStore(*x509::TrustDomain::Parse("example.org"), clock_);
   AttestorSet without(*store, clock_);
   EXPECT_EQ(ReasonOf(without.Attest(Good()).status()), RefusalReason::kUnattested);
-  AttestorSet with(*store, clock_, MakeEnrolledKeyAttestor(challenges_, Issuer()));
+  AttestorSet with(*store, clock_, {}, MakeEnrolledKeyAttestor(challenges_, Issuer()));
   EXPECT_TRUE(with.Attest(Good()).ok());
   EXPECT_EQ(KindOf(Good()), "enrolled_key");
 }

@@ -261,11 +261,15 @@ TEST_F(IssuerTest, DoesNotRenewOnceTheEntryIsDeleted) {
   EXPECT_TRUE(absl::IsPermissionDenied(second.status()));
 }
 
-TEST_F(IssuerTest, DoesNotRenewAnExpiredCertificate) {
+TEST_F(IssuerTest, RenewsAJustExpiredCertificateAndNoLongExpiredOne) {
   const x509::VerifiedPeer peer = PeerOf(*IssueFor("/web"));
-  clock_.Advance(absl::Hours(1));
+  clock_.Advance(absl::Minutes(90));
+  const auto late = Issue(Csr(), attest::ExistingCertificateEvidence{peer});
+  ASSERT_TRUE(late.ok()) << late.status();
+  EXPECT_EQ(late->not_after, clock_.Now() + absl::Hours(1));
+  clock_.Advance(absl::Minutes(31));
   EXPECT_EQ(ReasonOf(Issue(Csr(), attest::ExistingCertificateEvidence{peer}).status()),
-            RefusalReason::kUnknownCertificate);
+            RefusalReason::kLongExpired);
 }
 
 TEST_F(IssuerTest, RefusesNoEntryAndMoreThanOne) {

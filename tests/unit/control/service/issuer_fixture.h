@@ -37,6 +37,7 @@ class IssuerProcessTest : public ::testing::Test {
     config.admin = {"127.0.0.1", 0};
     config.socket = directory_.path() + "/identity.sock";
     config.certify_rate = certify_rate_;
+    config.renewal_grace = renewal_grace_;
     config.max_connections = limits_.total;
     config.max_connections_per_source = limits_.per_source;
     auto started = IssuerProcess::Start(config, *clock_);
@@ -85,6 +86,7 @@ class IssuerProcessTest : public ::testing::Test {
     options.target = base::StrCat("127.0.0.1:", issuer_->grpc_port());
     options.trust = rpc::IssuerTrust{*x509::TrustDomain::Parse("example.org"), Bundles(), {}};
     options.client = std::move(client);
+    options.clock = clock_;
     return *rpc::IssuerChannel::Create(options);
   }
 
@@ -131,6 +133,7 @@ class IssuerProcessTest : public ::testing::Test {
   fakes::FakeClock fake_clock_;  // used where `clock_` says so; the issuer goes before it
   const base::Clock* clock_ = &base::Clock::System();
   uint32_t certify_rate_ = 500;
+  std::optional<absl::Duration> renewal_grace_;
   ConnectionLimits limits_{.total = 24000, .per_source = 2000};
   testing::TempDir directory_;
   std::unique_ptr<IssuerProcess> issuer_;

@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include "control/attest/unix_peer.h"
@@ -103,6 +105,8 @@ TEST_F(OverloadedIssuerTest, TellsEachCallThatIsTooManyWhenToComeBack) {
   std::atomic<int> served{0};
   std::atomic<int> told{0};
   std::atomic<int> neither{0};
+  std::mutex mutex;
+  std::set<std::string> places;
   std::vector<std::thread> callers;
   for (int i = 0; i < kChannels * kChannels; ++i) {
     callers.emplace_back([&, i] {
@@ -110,6 +114,8 @@ TEST_F(OverloadedIssuerTest, TellsEachCallThatIsTooManyWhenToComeBack) {
           Certify(channels[static_cast<size_t>(i % kChannels)], ByToken(std::string(64, 'a')));
       const bool judged = one.status.error_code() == grpc::StatusCode::UNAUTHENTICATED;
       (judged ? served : one.retry_after.empty() ? neither : told).fetch_add(1);
+      const std::lock_guard lock(mutex);
+      places.insert(one.retry_after);
     });
   }
   for (std::thread& caller : callers) {
@@ -118,6 +124,8 @@ TEST_F(OverloadedIssuerTest, TellsEachCallThatIsTooManyWhenToComeBack) {
   EXPECT_EQ(neither, 0);
   EXPECT_GT(served, 0);
   EXPECT_EQ(served + told, kChannels * kChannels);
+  // Not all at the same moment: two may share a millisecond, ten may not.
+  EXPECT_GE(static_cast<int>(places.size()) * 10, told.load());
 }
 
 }  // namespace

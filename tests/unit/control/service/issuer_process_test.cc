@@ -441,6 +441,12 @@ TEST(IssuerConfigTest, NamesFlagAndMendOfAUsageError) {
             "--svid-ttl"},
            {{"postern-identity", "--trust-domain", "td", "--state-dir", "s", "--listen", "here"},
             "--listen"},
+           {{"postern-identity", "--trust-domain", "td", "--state-dir", "s", "--renewal-grace",
+             "145h"},
+            "--renewal-grace"},
+           {{"postern-identity", "--trust-domain", "td", "--state-dir", "s", "--renewal-grace",
+             "-1s"},
+            "--renewal-grace"},
            {{"postern-identity", "--no-such-flag"}, "--no-such-flag"}}) {
     const ParseOutcome outcome =
         ParseIssuerConfig(static_cast<int>(arguments.size()), arguments.data());
@@ -448,6 +454,20 @@ TEST(IssuerConfigTest, NamesFlagAndMendOfAUsageError) {
     EXPECT_EQ(outcome.exit->exit_code, 2);
     EXPECT_THAT(outcome.exit->text, HasSubstr(flag));
   }
+}
+
+TEST(IssuerConfigTest, TheGraceIsALifetimeUnlessATimeIsGiven) {
+  const auto grace = [](std::vector<const char*> more) {
+    std::vector<const char*> arguments = {"postern-identity", "--trust-domain", "td", "--state-dir",
+                                          "s"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return ParseIssuerConfig(static_cast<int>(arguments.size()), arguments.data())
+        .config->renewal_grace;
+  };
+  EXPECT_EQ(grace({}), std::nullopt);
+  EXPECT_EQ(grace({"--renewal-grace", "lifetime"}), std::nullopt);
+  EXPECT_EQ(grace({"--renewal-grace", "0"}), absl::ZeroDuration());
+  EXPECT_EQ(grace({"--renewal-grace", "144h"}), absl::Hours(144));
 }
 
 TEST(IssuerConfigTest, AFlagWinsOverTheEnvironmentAndThatOverTheFile) {

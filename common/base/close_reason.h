@@ -83,6 +83,9 @@ namespace postern::base {
   X(kReauthFailed, "reauth_failed",                                                                \
     "the peer did not prove its identity again inside the open connection",                        \
     "the detail says what was wrong with its renewed certificate or its answer")                   \
+  X(kStaleTrust, "stale_trust",                                                                    \
+    "the issuer has not confirmed what is trusted for longer than --max-stale",                    \
+    "bring the issuer back; /status says what is stale and why the stream does not stand")         \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

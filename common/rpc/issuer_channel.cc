@@ -59,6 +59,21 @@ x509::X509Ptr FindPinned(const std::vector<x509::X509Ptr>& chain, const base::Sh
   return nullptr;
 }
 
+// No reply comes over a channel that is refused, so nothing measures this clock. But the issuer's
+// certificate tells: it is backdated by a day, and renewed at half of its lifetime.
+std::string_view ClockHint(base::CloseReason reason) {
+  switch (reason) {
+    case base::CloseReason::kPeerExpired:
+      return "; a running issuer renews its own in time, so this clock is ahead by at least so "
+             "much";
+    case base::CloseReason::kPeerNotYetValid:
+      return "; the issuer backdates its own by a day, so this clock is behind by a day and so "
+             "much";
+    default:
+      return "";
+  }
+}
+
 absl::Status VerifyAgainst(const std::vector<x509::X509Ptr>& chain,
                            const x509::TrustBundleSet& bundles, const x509::SpiffeId& expected,
                            absl::Time now) {
@@ -69,9 +84,9 @@ absl::Status VerifyAgainst(const std::vector<x509::X509Ptr>& chain,
   const x509::ChainVerdict verdict = x509::VerifyPeerChain(chain.front().get(), untrusted.get(),
                                                            bundles, x509::PeerRole::kServer, now);
   if (!verdict.peer.has_value()) {
-    return absl::UnauthenticatedError(base::StrCat("the issuer's certificate is refused (",
-                                                   base::Token(verdict.error.reason),
-                                                   "): ", verdict.error.detail));
+    return absl::UnauthenticatedError(
+        base::StrCat("the issuer's certificate is refused (", base::Token(verdict.error.reason),
+                     "): ", verdict.error.detail, ClockHint(verdict.error.reason)));
   }
   if (verdict.peer->id != expected) {
     return absl::UnauthenticatedError(base::StrCat("the server is ", verdict.peer->id.uri(),

@@ -55,6 +55,7 @@ absl::Status CheckIssuer(const ProxyConfig& config) {
                                      : !config.join_token_file.empty()  ? "--join-token-file"
                                      : !config.member_key_file.empty()  ? "--member-key"
                                      : !config.trust_domain.empty()     ? "--trust-domain"
+                                     : config.max_stale.count() > 0     ? "--max-stale"
                                                                         : "";
     return useless.empty() ? absl::OkStatus()
                            : Invalid(base::StrCat(useless, ": needs --issuer HOST:PORT as well"));

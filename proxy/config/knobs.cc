@@ -281,8 +281,14 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "only): attests instead of a token, as often as it is needed.",
      false, SetPath<&C::member_key_file>, ShowText<&C::member_key_file>},
     {kIssuer, "state-dir", "DIR",
-     "Where certificate, key and bundles survive a restart; private to this user.", false,
-     SetPath<&C::state_dir>, ShowText<&C::state_dir>},
+     "Where certificate, key and bundles survive a restart; private to this user and to this "
+     "proxy.",
+     false, SetPath<&C::state_dir>, ShowText<&C::state_dir>},
+    {kIssuer, "max-stale", "DURATION",
+     "Refuses new connections once the issuer has not confirmed trust bundles, policy and "
+     "revocations for so long; open ones go on. 0 never does.",
+     false, SetDuration<&C::max_stale, 30 * kSecond, 720 * kHour, true>,
+     ShowDuration<&C::max_stale>},
 
     {kTraffic, "tunnel",
      "inbound|outbound,listen=ADDR,target=ADDR,peer=SPIFFE-ID[,peer=...][,client-auth=none]",

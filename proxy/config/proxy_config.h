@@ -79,6 +79,7 @@ struct ProxyConfig {
   std::string join_token_file;
   std::string member_key_file;  // private key of an enrolled member
   std::string state_dir;
+  std::chrono::milliseconds max_stale{0};  // of what the issuer confirmed; 0: off
 
   std::vector<TunnelSpec> tunnels;
   InterceptMode intercept = InterceptMode::kNone;

@@ -8,10 +8,18 @@
 #include "common/x509/chain_verifier.h"
 
 namespace postern::identity {
+namespace {
+
+bool IsAboutTime(base::CloseReason reason) {
+  return reason == base::CloseReason::kPeerExpired || reason == base::CloseReason::kPeerNotYetValid;
+}
+
+}  // namespace
+
 absl::Status CheckIdentity(const x509::Svid& svid, const x509::TrustBundleSet& bundles,
-                           absl::Time now) {
+                           absl::Time now, std::string_view time_remark) {
   if (auto status = svid.CheckUsable(now); !status.ok()) {
-    return status;
+    return {status.code(), base::ToAbsl(base::StrCat(base::Message(status), time_remark))};
   }
   const x509::X509StackPtr intermediates = x509::ShareX509Stack(std::span(svid.chain()).subspan(1));
   if (intermediates == nullptr) {
@@ -23,7 +31,8 @@ absl::Status CheckIdentity(const x509::Svid& svid, const x509::TrustBundleSet& b
     if (!verdict.peer.has_value()) {
       return absl::FailedPreconditionError(
           base::StrCat("the own certificate does not verify against the trust bundle (",
-                       base::Token(verdict.error.reason), "): ", verdict.error.detail));
+                       base::Token(verdict.error.reason), "): ", verdict.error.detail,
+                       IsAboutTime(verdict.error.reason) ? time_remark : std::string_view()));
     }
   }
   return absl::OkStatus();

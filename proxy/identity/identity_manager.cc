@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "proxy/identity/seen_list.h"
 #include "proxy/identity/source.h"
 #include "proxy/identity/state_dir.h"
+#include "proxy/identity/trust_clock.h"
 #include "proxy/identity/watched_file.h"
 #include "proxy/net/file_watch.h"
 #include "proxy/net/timer.h"
@@ -115,6 +117,7 @@ absl::StatusOr<IssuerSource::Options> IssuerOptions(const config::ProxyConfig& c
   options.target = config.issuer;
   options.files = {config.join_token_file, config.member_key_file};
   options.serving = ServingPorts(config);
+  options.own_policy = !config.policy_file.empty();
   if (!config.member_key_file.empty()) {
     // It is read again whenever it is needed; what is wrong with it is better said now.
     if (const auto key = MemberKey::Load(config.member_key_file); !key.ok()) {
@@ -200,6 +203,8 @@ class IdentityManager::Impl final : public SourceSink {
        Callbacks callbacks)
       : clock_(clock),
         callbacks_(std::move(callbacks)),
+        times_(config.max_stale.count() > 0 ? absl::FromChrono(config.max_stale)
+                                            : absl::InfiniteDuration()),
         seen_(config.issuer.empty() || config.state_dir.empty()
                   ? std::string()
                   : config.state_dir + "/seen_mesh.txt"),
@@ -230,17 +235,11 @@ class IdentityManager::Impl final : public SourceSink {
 
   EndpointDirectory& endpoints() { return endpoints_; }
   const base::Clock& clock() const { return clock_; }
-  IdentityStatus status() const {
-    const std::lock_guard lock(mutex_);
-    return status_;
-  }
+  const TrustClock& times() const { return times_; }
+  IdentityStatus status() const;
   std::shared_ptr<const IdentitySnapshot> snapshot() const {
     const std::lock_guard lock(mutex_);
     return snapshot_;
-  }
-  bool HearsIssuer() const {
-    const std::lock_guard lock(mutex_);
-    return clock_.Now() - issuer_stood_ <= kIssuerHeardFor;
   }
 
  private:
@@ -262,6 +261,7 @@ class IdentityManager::Impl final : public SourceSink {
 
   const base::Clock& clock_;
   const Callbacks callbacks_;
+  TrustClock times_;
   SeenList seen_;
   EndpointCache endpoints_;
   PolicyKeeper policy_;
@@ -279,7 +279,6 @@ class IdentityManager::Impl final : public SourceSink {
   mutable std::mutex mutex_;
   std::shared_ptr<const IdentitySnapshot> snapshot_;  // guarded by mutex_; written on the main loop
   IdentityStatus status_;                             // guarded by mutex_
-  absl::Time issuer_stood_ = absl::InfinitePast();    // guarded by mutex_; its stream, last
 };
 
 absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
@@ -320,7 +319,7 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
     return Naming("--state-dir", status);
   }
   source_ = std::make_unique<IssuerSource>(main, clock_, SystemRandom(), *std::move(options),
-                                           endpoints_, seen_, *this);
+                                           endpoints_, seen_, times_, *this);
   return absl::OkStatus();
 }
 
@@ -430,6 +429,25 @@ absl::Status IdentityManager::Impl::OnPolicyDocuments(std::vector<policy::NamedY
   return applied;
 }
 
+IdentityStatus IdentityManager::Impl::status() const {
+  IdentityStatus status;
+  {
+    const std::lock_guard lock(mutex_);
+    status = status_;
+  }
+  const absl::Duration now = clock_.SinceBoot();
+  for (const TrustKind kind : kTrustKinds) {
+    const auto index = static_cast<size_t>(kind);
+    if (const auto& confirmed = status.confirmed[index]; confirmed.has_value()) {
+      status.ages[index] = now - *confirmed;
+    }
+  }
+  if (times_.IsStale(now)) {
+    status.stale_error = times_.StaleText(now);
+  }
+  return status;
+}
+
 void IdentityManager::Impl::RefreshStatus() {
   IdentityStatus next = identity_described_;
   if (source_ != nullptr) {
@@ -443,9 +461,6 @@ void IdentityManager::Impl::RefreshStatus() {
   next.endpoint_subscriptions = endpoints_.size();
   next.seen_in_mesh = seen_.size();
   const std::lock_guard lock(mutex_);
-  if (next.issuer_connected) {
-    issuer_stood_ = clock_.Now();
-  }
   status_ = std::move(next);
 }
 
@@ -478,13 +493,34 @@ std::shared_ptr<const IdentitySnapshot> IdentityManager::snapshot() const {
   return impl_->snapshot();
 }
 
+const TrustClock& IdentityManager::times() const {
+  return impl_->times();
+}
+
 bool IdentityManager::HasUsableIdentity() const {
+  return CheckUsable().ok();
+}
+
+absl::Status IdentityManager::CheckUsable() const {
   const auto current = impl_->snapshot();
-  return current != nullptr && current->svid->CheckUsable(impl_->clock().Now()).ok();
+  if (current == nullptr) {
+    return absl::FailedPreconditionError("none has come yet");
+  }
+  const absl::Status usable = current->svid->CheckUsable(impl_->clock().Now());
+  if (usable.ok()) {
+    return usable;
+  }
+  return {usable.code(), base::ToAbsl(base::StrCat(base::Message(usable), times().SkewRemark()))};
+}
+
+absl::Status IdentityManager::CheckFresh() const {
+  const absl::Duration now = impl_->clock().SinceBoot();
+  return times().IsStale(now) ? absl::FailedPreconditionError(times().StaleText(now))
+                              : absl::OkStatus();
 }
 
 bool IdentityManager::HearsIssuer() const {
-  return impl_->HearsIssuer();
+  return times().WasConfirmedWithin(kIssuerHeardFor, impl_->clock().SinceBoot());
 }
 
 bool IdentityManager::HasPolicy() const {
@@ -505,12 +541,17 @@ telemetry::IdentityGauges IdentityManager::gauges() const {
   gauges.bundle_sequence = now.bundle_version.sequence;
   gauges.policy_epoch = now.policy_version.epoch;
   gauges.policy_sequence = now.policy_version.sequence;
-  if (now.last_heard != absl::InfinitePast()) {
-    gauges.bundle_age_seconds = absl::ToDoubleSeconds(impl_->clock().Now() - now.last_heard);
-  } else if (now.source == "issuer" && now.generation != 0) {
-    // From the state directory, and not confirmed since: as old as this process's knowledge of it.
-    gauges.bundle_age_seconds = absl::ToDoubleSeconds(impl_->clock().Now() - now.obtained);
+  if (now.source == "issuer") {
+    // Infinite: from a state directory that does not say when it was confirmed.
+    constexpr double kNever = std::numeric_limits<double>::infinity();
+    for (const TrustKind kind : kTrustKinds) {
+      const auto& age = now.ages[static_cast<size_t>(kind)];
+      gauges.trust_ages.emplace_back(Token(kind),
+                                     age.has_value() ? absl::ToDoubleSeconds(*age) : kNever);
+    }
+    gauges.bundle_age_seconds = now.generation == 0 ? 0 : gauges.trust_ages.front().second;
   }
+  gauges.trust_is_stale = !now.stale_error.empty();
   gauges.clock_skew_seconds = absl::ToDoubleSeconds(now.clock_skew);
   gauges.issuer_connected = now.issuer_connected;
   gauges.reload_failures = now.reload_failures;

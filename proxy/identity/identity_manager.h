@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
@@ -11,6 +12,7 @@
 #include "proxy/identity/endpoint_directory.h"
 #include "proxy/identity/snapshot.h"
 #include "proxy/identity/status.h"
+#include "proxy/identity/trust_clock.h"
 #include "proxy/net/loop.h"
 #include "proxy/policy/policy_set.h"
 #include "proxy/telemetry/metrics_registry.h"
@@ -59,11 +61,16 @@ class IdentityManager {
   IdentityStatus status() const;
   telemetry::IdentityGauges gauges() const;
   std::shared_ptr<const IdentitySnapshot> snapshot() const;  // null before the first
-  // For /ready: a certificate that is valid now, and a policy.
+  // What the issuer said of time; lives as long as the manager.
+  const TrustClock& times() const;
+  // For /ready: a certificate that is valid now (else why not), trust that is not staler than
+  // --max-stale, and a policy.
+  absl::Status CheckUsable() const;
+  absl::Status CheckFresh() const;
   bool HasUsableIdentity() const;
   bool HasPolicy() const;
-  // The stream to the issuer stands, or did within kIssuerHeardFor: what the issuer knows of a peer
-  // is known here.
+  // The issuer confirmed all that is held within kIssuerHeardFor: what it knows of a peer is known
+  // here.
   bool HearsIssuer() const;
   static constexpr absl::Duration kIssuerHeardFor = absl::Minutes(5);
 

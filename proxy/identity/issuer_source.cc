@@ -22,7 +22,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick{5000};
 constexpr absl::Duration kSaveAfter = absl::Seconds(1);
-constexpr absl::Duration kNotableSkew = absl::Seconds(30);
 
 bool IsKnown(const v1::Version& version) {
   return version.epoch() != 0 || version.sequence() != 0;
@@ -38,21 +37,24 @@ bool IsRefusal(const absl::Status& status) {
 
 IssuerSource::IssuerSource(net::Loop& loop, const base::Clock& clock, RandomFraction random,
                            Options options, EndpointCache& endpoints, SeenList& seen,
-                           SourceSink& sink)
+                           TrustClock& times, SourceSink& sink)
     : loop_(loop),
       clock_(clock),
       options_(std::move(options)),
       endpoints_(endpoints),
       seen_(seen),
+      times_(times),
       sink_(sink),
       schedule_(random),
       timer_(loop, clock, [this] { Attempt(); }),
       save_timer_(loop, clock, [this] { SaveSnapshot(); }),
       tick_(loop, [this] { OnTick(); }),
+      clock_watch_(loop, clock, [this](const ClockWatch::Break& found) { OnClockBreak(found); }),
       mesh_(loop, clock, random, *this, options_.serving),
       state_(std::make_unique<v1::ProxyState>()) {}
 
 IssuerSource::~IssuerSource() {
+  SaveConfirmed();
   endpoints_.SetUpstream({});
 }
 
@@ -70,6 +72,7 @@ void IssuerSource::Start() {
                           [this] { mesh_.Hurry(); }});
   Restore();
   tick_.StartRepeating(kTick);
+  clock_watch_.Start();
   timer_.SetAt(schedule_.due());
 }
 
@@ -81,8 +84,8 @@ void IssuerSource::Reload() {
 
 void IssuerSource::OnTick() {
   endpoints_.Sweep();
-  // The schedule goes by time passed; when the wall clock was set forward the certificate ends
-  // early.
+  // The schedule goes by time passed; when the wall clock is set forward by a little that
+  // ClockWatch passes over, the certificate ends early.
   if (svid_ != nullptr && !HoldsUsable() && call_ == nullptr && schedule_.failures() == 0) {
     schedule_.RenewNow(clock_.SinceBoot());
     timer_.SetAt(schedule_.due());
@@ -142,6 +145,7 @@ void IssuerSource::Restore() {
     }
   }
   RestoreAnswers();
+  RestoreConfirmed();
   if (svid_ != nullptr && bundles_ != nullptr) {
     // With all that was restored, for the Hello says what is held.
     mesh_.Connect(ChannelOptions(/*with_certificate=*/true));
@@ -239,7 +243,7 @@ void IssuerSource::OnCertified(Evidence evidence, CertifyCall::Outcome outcome) 
     OnAttemptFailed(evidence, outcome.status, outcome.retry_after);
     return;
   }
-  clock_skew_ = outcome.clock_skew;
+  NoteSkew(outcome.clock_skew);
   last_heard_ = clock_.Now();
   if (auto accepted = Accept(*outcome.response); !accepted.ok()) {
     OnAttemptFailed(evidence, accepted, absl::ZeroDuration());
@@ -325,22 +329,17 @@ absl::Status IssuerSource::Accept(const v1::CertifyResponse& response) {
   if (!bundles.ok()) {
     return bundles.status();
   }
-  if (auto checked = CheckIdentity(*svid, **bundles, clock_.Now()); !checked.ok()) {
-    if (absl::AbsDuration(clock_skew_) < kNotableSkew) {
-      return checked;
-    }
-    return {checked.code(),
-            base::ToAbsl(base::StrCat(base::Message(checked), "; this machine's clock is ",
-                                      absl::FormatDuration(absl::AbsDuration(clock_skew_)),
-                                      clock_skew_ > absl::ZeroDuration() ? " ahead of" : " behind",
-                                      " the issuer's"))};
+  if (auto checked = CheckIdentity(*svid, **bundles, clock_.Now(), times_.SkewRemark());
+      !checked.ok()) {
+    KeepForLater(*std::move(svid), *std::move(bundles), response);
+    return checked;
   }
   Adopt(*std::move(svid), *std::move(bundles), response);
   return absl::OkStatus();
 }
 
-void IssuerSource::Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
-                         const v1::CertifyResponse& response) {
+void IssuerSource::Hold(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+                        const v1::CertifyResponse& response) {
   svid_ = std::make_shared<const x509::Svid>(std::move(svid));
   if (bundles != bundles_) {
     bundles_ = std::move(bundles);
@@ -348,11 +347,18 @@ void IssuerSource::Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundl
   }
   bundles_speak_for_issuer_ = true;
   state_->set_issued_at(response.issued_at());
+}
+
+void IssuerSource::Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+                         const v1::CertifyResponse& response) {
+  Hold(std::move(svid), std::move(bundles), response);
   // By the issuer's clock or by ours, whichever ends first.
   const absl::Time ends = svid_->not_after();
   schedule_.OnCertificate(
       clock_.SinceBoot(), absl::ZeroDuration(),
       std::min(ends - absl::FromUnixSeconds(response.issued_at()), ends - clock_.Now()));
+  freshness_.OnCertificate(clock_.SinceBoot());
+  PublishConfirmed();
   sink_.OnIdentity(svid_, bundles_, FromWire(state_->bundle_version()));
   SaveCertificate();
   mesh_.Connect(ChannelOptions(/*with_certificate=*/true));
@@ -410,7 +416,8 @@ absl::Status IssuerSource::OnBundles(const v1::BundleSet& wire) {
   }
   auto bundles = std::make_shared<const x509::TrustBundleSet>(*std::move(parsed));
   if (HoldsUsable()) {
-    if (auto checked = CheckIdentity(*svid_, *bundles, clock_.Now()); !checked.ok()) {
+    if (auto checked = CheckIdentity(*svid_, *bundles, clock_.Now(), times_.SkewRemark());
+        !checked.ok()) {
       // The own root goes away: a certificate under one that stays is needed first.
       schedule_.RenewNow(clock_.SinceBoot());
       timer_.SetAt(schedule_.due());
@@ -457,17 +464,6 @@ void IssuerSource::OnAnswersEnd() {
   }
 }
 
-void IssuerSource::OnHeard(absl::Duration skew) {
-  if (absl::AbsDuration(skew) >= kNotableSkew && absl::AbsDuration(clock_skew_) < kNotableSkew) {
-    spdlog::warn("this machine's clock is {} {} the issuer's",
-                 absl::FormatDuration(absl::AbsDuration(skew)),
-                 skew > absl::ZeroDuration() ? "ahead of" : "behind");
-  }
-  clock_skew_ = skew;
-  last_heard_ = clock_.Now();
-  sink_.OnSourceChanged();
-}
-
 void IssuerSource::OnConnection() {
   sink_.OnSourceChanged();
 }
@@ -497,7 +493,11 @@ void IssuerSource::Describe(IdentityStatus& status) const {
   status.renewals_failed = renewals_failed_;
   status.next_renewal = clock_.Now() + (schedule_.due() - clock_.SinceBoot());
   status.renewal_error = std::string(base::Message(renewal_error_));
-  status.clock_skew = clock_skew_;
+  status.clock_skew = times_.skew().value_or(absl::ZeroDuration());
+  status.confirmed = freshness_.confirmed();
+  if (times_.max_stale() != absl::InfiniteDuration()) {
+    status.max_stale = times_.max_stale();
+  }
   status.state_error = std::string(base::Message(state_error_));
 }
 

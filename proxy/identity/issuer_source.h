@@ -14,14 +14,17 @@
 #include "common/rpc/issuer_channel.h"
 #include "proxy/identity/backoff.h"
 #include "proxy/identity/certify_call.h"
+#include "proxy/identity/clock_watch.h"
 #include "proxy/identity/deadline_timer.h"
 #include "proxy/identity/endpoint_cache.h"
 #include "proxy/identity/evidence.h"
+#include "proxy/identity/freshness.h"
 #include "proxy/identity/mesh_client.h"
 #include "proxy/identity/renewal_schedule.h"
 #include "proxy/identity/seen_list.h"
 #include "proxy/identity/source.h"
 #include "proxy/identity/state_dir.h"
+#include "proxy/identity/trust_clock.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/timer.h"
 
@@ -37,11 +40,12 @@ namespace postern::identity {
 // keeps the state directory, from which a restart serves without the issuer and without a new
 // token.
 //
-// A certificate is asked for with the one that is held, else with the member's key, else with the
-// join token (both read anew at each attempt), or over a unix socket with the socket's own
-// evidence. What the issuer refuses as evidence is followed by the next kind at the next attempt.
-// Each certificate has a fresh key. What comes is checked like a peer's before it is used; the old
-// one goes on until then. Main loop only.
+// A certificate is asked for with the one that is held (an expired one too: the issuer may have a
+// grace), else with the member's key, else with the join token (both read anew at each attempt), or
+// over a unix socket with the socket's own evidence. What the issuer refuses as evidence is
+// followed by the next kind at the next attempt. Each certificate has a fresh key. What comes is
+// checked like a peer's before it is used; the old one goes on until then. When the machine slept
+// or its clock was set, a certificate is asked for at once. Main loop only.
 class IssuerSource final : public Source, private MeshClient::Delegate {
  public:
   struct Options {
@@ -54,11 +58,13 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
     EvidenceFiles files;                // what there is to show before the first certificate
     std::optional<StateDir> state_dir;  // none: a restart needs new evidence
     std::vector<uint16_t> serving;      // see MeshClient
+    // A --policy file decides: the issuer's policy is refused, and nothing of it can be stale.
+    bool own_policy = false;
   };
 
-  // `endpoints` and `seen` outlive it; `endpoints` gets its upstream at Start.
+  // `endpoints`, `seen` and `times` outlive it; `endpoints` gets its upstream at Start.
   IssuerSource(net::Loop& loop, const base::Clock& clock, RandomFraction random, Options options,
-               EndpointCache& endpoints, SeenList& seen, SourceSink& sink);
+               EndpointCache& endpoints, SeenList& seen, TrustClock& times, SourceSink& sink);
   ~IssuerSource() override;
 
   void Start() override;
@@ -72,8 +78,17 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   absl::Status RestoreIdentity();
   std::string TrustFingerprint() const;
 
-  // Now and then: the wall clock may have jumped, and endpoints nobody asks for are forgotten.
+  // Now and then: the certificate may have ended, and endpoints nobody asks for are forgotten.
   void OnTick();
+
+  // Time (issuer_source_time.cc).
+  void OnClockBreak(const ClockWatch::Break& found);
+  void NoteSkew(absl::Duration skew);
+  void KeepForLater(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+                    const v1::CertifyResponse& response);
+  void RestoreConfirmed();
+  void PublishConfirmed();
+  void SaveConfirmed();
 
   // Getting a certificate, in order.
   void Attempt();
@@ -83,6 +98,9 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   absl::StatusOr<x509::Svid> CheckedSvid(const v1::CertifyResponse& response);
   absl::StatusOr<std::shared_ptr<const x509::TrustBundleSet>> NewestBundles(
       const v1::CertifyResponse& response);
+  // Takes it over as what this proxy has; Adopt also puts it into use.
+  void Hold(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
+            const v1::CertifyResponse& response);
   void Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
              const v1::CertifyResponse& response);
   void OnAttemptFailed(Evidence evidence, const absl::Status& status, absl::Duration retry_after);
@@ -100,6 +118,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& answer) override;
   void OnAnswersEnd() override;
   void OnHeard(absl::Duration skew) override;
+  void OnApplied(TrustKind kind, bool ok) override;
   void OnConnection() override;
   std::optional<Version> HeldBundles() const override;
   std::optional<Version> HeldPolicy() const override;
@@ -110,11 +129,13 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   const Options options_;
   EndpointCache& endpoints_;
   SeenList& seen_;
+  TrustClock& times_;
   SourceSink& sink_;
   RenewalSchedule schedule_;
   DeadlineTimer timer_;
   DeadlineTimer save_timer_;  // writes snapshot.pb after a burst of changes
   net::Timer tick_;
+  ClockWatch clock_watch_;
   MeshClient mesh_;
   std::unique_ptr<CertifyCall> call_;
   x509::PkeyPtr pending_key_;  // of the call under way
@@ -131,7 +152,8 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   uint64_t renewals_ok_ = 0;
   uint64_t renewals_failed_ = 0;
   absl::Time last_heard_ = absl::InfinitePast();
-  absl::Duration clock_skew_;
+  Freshness freshness_;
+  std::optional<absl::Duration> saved_confirmed_;  // what the state directory says, SinceBoot
 };
 
 }  // namespace postern::identity

@@ -14,6 +14,18 @@ namespace {
 
 constexpr size_t kLongestNack = 512;
 
+v1::Kind WireKind(TrustKind kind) {
+  switch (kind) {
+    case TrustKind::kBundles:
+      return v1::KIND_BUNDLES;
+    case TrustKind::kPolicy:
+      return v1::KIND_POLICY;
+    case TrustKind::kRevocations:
+      break;
+  }
+  return v1::KIND_REVOCATIONS;
+}
+
 }  // namespace
 
 MeshClient::MeshClient(net::Loop& loop, const base::Clock& clock, RandomFraction random,
@@ -107,12 +119,12 @@ void MeshClient::OnMessage(uint64_t number, const v1::MeshResponse& message) {
 void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
   switch (message.message_case()) {
     case v1::MeshResponse::kBundles:
-      Acknowledge(from, v1::KIND_BUNDLES, FromWire(message.bundles().version()),
-                  delegate_.OnBundles(message.bundles()));
+      Applied(from, TrustKind::kBundles, FromWire(message.bundles().version()),
+              delegate_.OnBundles(message.bundles()));
       return;
     case v1::MeshResponse::kPolicy:
-      Acknowledge(from, v1::KIND_POLICY, FromWire(message.policy().version()),
-                  delegate_.OnPolicy(message.policy()));
+      Applied(from, TrustKind::kPolicy, FromWire(message.policy().version()),
+              delegate_.OnPolicy(message.policy()));
       return;
     case v1::MeshResponse::kEndpoints:
       for (const auto& answer : message.endpoints().answers()) {
@@ -129,6 +141,12 @@ void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
   }
 }
 
+void MeshClient::Applied(Stream& from, TrustKind kind, const Version& version,
+                         const absl::Status& applied) {
+  delegate_.OnApplied(kind, applied.ok());
+  Acknowledge(from, WireKind(kind), version, applied);
+}
+
 void MeshClient::Acknowledge(Stream& to, int kind, const Version& version,
                              const absl::Status& applied) {
   if (to.stream == nullptr) {
@@ -139,7 +157,7 @@ void MeshClient::Acknowledge(Stream& to, int kind, const Version& version,
   ack->set_kind(static_cast<v1::Kind>(kind));
   *ack->mutable_version() = ToWire(version);
   if (!applied.ok()) {
-    ack->set_error(base::Printable(base::Message(applied), kLongestNack));
+    ack->set_error(base::LineSafe(base::Message(applied), kLongestNack));
   }
   to.stream->Send(std::move(request));
 }

@@ -16,6 +16,7 @@
 #include "proxy/identity/address_key.h"
 #include "proxy/identity/backoff.h"
 #include "proxy/identity/deadline_timer.h"
+#include "proxy/identity/freshness.h"
 #include "proxy/identity/mesh_stream.h"
 #include "proxy/identity/snapshot.h"
 #include "proxy/net/loop.h"
@@ -55,6 +56,8 @@ class MeshClient {
     virtual void OnAnswersEnd() = 0;  // after the last answer of one message
     // A message came: what is held is fresh. `skew`: this clock minus the issuer's.
     virtual void OnHeard(absl::Duration skew) = 0;
+    // A new state of this kind was applied, or refused.
+    virtual void OnApplied(TrustKind kind, bool ok) = 0;
     // The stream has begun or ended; see connected() and last_error().
     virtual void OnConnection() = 0;
 
@@ -102,6 +105,8 @@ class MeshClient {
   void HurryReconnect();
   void OnHandoverTime();
   void Apply(Stream& from, const v1::MeshResponse& message);
+  // Tells the delegate and the issuer what became of a new state.
+  void Applied(Stream& from, TrustKind kind, const Version& version, const absl::Status& applied);
   static void Acknowledge(Stream& to, int kind, const Version& version,
                           const absl::Status& applied);
   void Drop(Stream& stream);

@@ -36,10 +36,16 @@ void RenewalSchedule::OnFailure(absl::Duration now, absl::Duration retry_after) 
   absl::Duration wait = backoff_.Next(cap);
   if (retry_after > absl::ZeroDuration()) {
     // Later than asked for, by a little that differs from proxy to proxy.
-    wait = std::max(
-        wait, std::min(retry_after, kLongestRetryAfter) * (1.0 + kRetryAfterSpread * random_()));
+    wait = std::clamp(retry_after, Backoff::kShortest, kLongestRetryAfter) *
+           (1.0 + kRetryAfterSpread * random_());
   }
   due_ = now + wait;
+}
+
+void RenewalSchedule::OnClockBreak(absl::Duration now, absl::Duration left) {
+  backoff_.Reset();
+  ends_ = now + std::max(left, absl::ZeroDuration());
+  due_ = now + kWakeSpread * random_();
 }
 
 }  // namespace postern::identity

@@ -22,6 +22,7 @@ constexpr char kKey[] = "key.pem";
 constexpr char kNextKey[] = "key.pem.next";
 constexpr char kBundles[] = "bundle.json";
 constexpr char kSnapshot[] = "snapshot.pb";
+constexpr char kConfirmed[] = "confirmed";
 constexpr mode_t kSecretMode = 0600;
 constexpr size_t kLargestSnapshot = 64U << 20U;
 
@@ -41,11 +42,21 @@ absl::StatusOr<StateDir> StateDir::Open(std::string path) {
   if (auto status = base::EnsurePrivateDirectory(path); !status.ok()) {
     return status;
   }
-  return StateDir(std::move(path));
+  auto lock = base::DirectoryLock::Take(path);
+  if (!lock.ok()) {
+    return lock.status();
+  }
+  for (const char* name : {kSvid, kKey, kNextKey, kBundles, kSnapshot, kConfirmed}) {
+    const absl::Status status = base::CheckSecretFile(path + "/" + name);
+    if (!status.ok() && !absl::IsNotFound(status)) {
+      return status;
+    }
+  }
+  return StateDir(std::move(path), std::make_shared<const base::DirectoryLock>(*std::move(lock)));
 }
 
 absl::StatusOr<x509::Svid> StateDir::LoadSvid() const {
-  const auto chain_pem = base::ReadFile(Path(kSvid));
+  const auto chain_pem = base::ReadSecretFile(Path(kSvid));
   if (!chain_pem.ok()) {
     return chain_pem.status();
   }
@@ -79,7 +90,7 @@ absl::Status StateDir::SaveSvid(const x509::Svid& svid) const {
 }
 
 absl::StatusOr<x509::TrustBundleSet> StateDir::LoadBundles(const x509::TrustDomain& own) const {
-  const auto json = base::ReadFile(Path(kBundles));
+  const auto json = base::ReadSecretFile(Path(kBundles));
   if (!json.ok()) {
     return json.status();
   }
@@ -91,7 +102,8 @@ absl::Status StateDir::SaveBundles(const x509::TrustBundleSet& bundles) const {
 }
 
 absl::Status StateDir::LoadSnapshot(v1::ProxyState* state) const {
-  const auto bytes = base::ReadFile(Path(kSnapshot), kLargestSnapshot);
+  const auto bytes =
+      base::ReadSecretFile(Path(kSnapshot), /*allow_symlink=*/false, kLargestSnapshot);
   if (!bytes.ok()) {
     return bytes.status();
   }
@@ -99,6 +111,20 @@ absl::Status StateDir::LoadSnapshot(v1::ProxyState* state) const {
     return absl::DataLossError(base::StrCat("'", Path(kSnapshot), "' is damaged"));
   }
   return absl::OkStatus();
+}
+
+std::optional<absl::Time> StateDir::LoadConfirmed() const {
+  const auto text = base::ReadSecretFile(Path(kConfirmed));
+  if (!text.ok()) {
+    return std::nullopt;
+  }
+  const auto seconds = base::ParseNumber<int64_t>(*text);
+  return seconds.has_value() ? std::optional(absl::FromUnixSeconds(*seconds)) : std::nullopt;
+}
+
+absl::Status StateDir::SaveConfirmed(absl::Time at) const {
+  return base::WriteFileAtomically(Path(kConfirmed), std::to_string(absl::ToUnixSeconds(at)),
+                                   kSecretMode);
 }
 
 absl::Status StateDir::SaveSnapshot(const v1::ProxyState& state) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "proxy/identity/freshness.h"
 #include "proxy/identity/snapshot.h"
 
 namespace postern::identity {
@@ -43,7 +44,12 @@ struct IdentityStatus {
   absl::Time next_renewal = absl::InfinitePast();
   std::string renewal_error;  // of the last attempt; empty when it succeeded
   absl::Duration clock_skew;  // this clock minus the issuer's
-  std::string state_error;    // the state directory cannot be written: why
+  // When the issuer last confirmed each kind (SinceBoot), and how long ago that is now.
+  Freshness::Times confirmed;
+  Freshness::Times ages;
+  std::optional<absl::Duration> max_stale;  // --max-stale; unset: off
+  std::string stale_error;                  // why new connections are refused by it; empty: not
+  std::string state_error;                  // the state directory cannot be written: why
 
   // Files only, and --policy and --destinations with either.
   uint64_t reload_failures = 0;

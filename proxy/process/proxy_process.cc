@@ -170,6 +170,7 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   shared.access_log = config.access_log.empty() ? nullptr : access_log.get();
   shared.failures = &failures;
   shared.endpoints = &identity->directory();
+  shared.times = &identity->times();
   if (!config.issuer.empty()) {
     shared.hears_issuer = [this] { return identity->HearsIssuer(); };
   }
@@ -346,8 +347,11 @@ std::vector<std::string> ProxyProcess::Impl::Missing() const {
   if (const Phase now = phase.load(); now != Phase::kRunning) {
     missing.push_back(base::StrCat("the proxy is ", Token(now)));
   }
-  if (!identity->HasUsableIdentity()) {
-    missing.emplace_back("no certificate that is valid now");
+  if (const absl::Status usable = identity->CheckUsable(); !usable.ok()) {
+    missing.push_back(base::StrCat("no certificate that is valid now: ", base::Message(usable)));
+  }
+  if (const absl::Status fresh = identity->CheckFresh(); !fresh.ok()) {
+    missing.emplace_back(base::Message(fresh));
   }
   if (!identity->HasPolicy()) {
     missing.emplace_back("no policy has come yet");

@@ -44,12 +44,29 @@ Json IdentityOf(const identity::IdentityStatus& identity) {
 }
 
 Json IssuerOf(const identity::IdentityStatus& identity) {
-  return {{"address", identity.issuer},
-          {"connected", identity.issuer_connected},
-          {"error", identity.issuer_error},
-          {"last_heard", TimeOf(identity.last_heard)},
-          {"clock_skew_seconds", absl::ToDoubleSeconds(identity.clock_skew)},
-          {"endpoint_subscriptions", identity.endpoint_subscriptions}};
+  Json page = {{"address", identity.issuer},
+               {"connected", identity.issuer_connected},
+               {"error", identity.issuer_error},
+               {"last_heard", TimeOf(identity.last_heard)},
+               {"clock_skew_seconds", absl::ToDoubleSeconds(identity.clock_skew)},
+               {"endpoint_subscriptions", identity.endpoint_subscriptions}};
+  Json stale = Json::array();
+  for (const identity::TrustKind kind : identity::kTrustKinds) {
+    const std::string what(Token(kind));
+    const auto& age = identity.ages[static_cast<size_t>(kind)];
+    // As the metric has it. Null: never, since this proxy keeps state.
+    page[kind == identity::TrustKind::kBundles ? "bundle_age_seconds" : what + "_age_seconds"] =
+        age.has_value() ? Json(absl::ToDoubleSeconds(*age)) : Json(nullptr);
+    if (!age.has_value() || *age > identity::Freshness::kStaleAfter) {
+      stale.push_back(what);
+    }
+  }
+  page["stale"] = std::move(stale);
+  page["max_stale_seconds"] = identity.max_stale.has_value()
+                                  ? Json(absl::ToDoubleSeconds(*identity.max_stale))
+                                  : Json(nullptr);
+  page["stale_error"] = identity.stale_error;
+  return page;
 }
 
 Json PolicyOf(const identity::IdentityStatus& identity) {

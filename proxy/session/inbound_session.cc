@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/session/clock_notes.h"
 
 namespace postern::session {
 
@@ -267,6 +268,10 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
 
 void InboundSession::Authorize() {
   Advance(Phase::kAuthorize);
+  if (auto stale = StaleTrust(worker().shared, Side::kDownstream); stale.has_value()) {
+    Fail(*std::move(stale), passes_.has_value() ? -1 : kAlertAccessDenied);
+    return;
+  }
   std::optional<base::Failure> denied = Judge();
   if (denied.has_value()) {
     worker().metrics.denied[static_cast<size_t>(base::Direction::kInbound)].Add(1);

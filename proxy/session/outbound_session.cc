@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/session/clock_notes.h"
 #include "proxy/session/plain_transport.h"
 
 namespace postern::session {
@@ -112,6 +113,10 @@ void OutboundSession::InMesh(const config::MeshDestination& destination) {
 }
 
 void OutboundSession::NeedIdentity() {
+  if (auto stale = StaleTrust(worker().shared, Side::kUpstream); stale.has_value()) {
+    Fail(*std::move(stale));
+    return;
+  }
   if (worker().identity == nullptr) {
     AwaitIdentity();
   } else if (IdentityIsUsable()) {

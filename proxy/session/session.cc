@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "proxy/session/clock_notes.h"
 #include "proxy/session/plain_transport.h"
 #include "proxy/session/session_table.h"
 #include "proxy/session/tls_transport.h"
@@ -432,6 +433,7 @@ void Session::Fail(base::Failure failure, int alert) {
   if (IsOver()) {
     return;
   }
+  RemarkClock(worker_.shared, failure);
   if (relay_.has_value()) {
     relay_->Stop();
   }

@@ -14,6 +14,7 @@
 #include "proxy/config/proxy_config.h"
 #include "proxy/identity/endpoint_directory.h"
 #include "proxy/identity/snapshot.h"
+#include "proxy/identity/trust_clock.h"
 #include "proxy/intercept/original_destination.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/socket_address.h"
@@ -34,6 +35,7 @@ struct WorkerShared {
   telemetry::AccessLog* access_log = nullptr;        // may be null
   telemetry::FailureRing* failures = nullptr;        // may be null
   identity::EndpointDirectory* endpoints = nullptr;  // may be null: nothing is in the mesh
+  const identity::TrustClock* times = nullptr;       // may be null: no issuer says what time it is
   // Whether the issuer is heard, so that it could tell of a peer that has lost its identity; any
   // thread. Null: there is none.
   std::function<bool()> hears_issuer;

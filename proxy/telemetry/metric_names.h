@@ -70,6 +70,10 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
     "1 while the stream to the issuer is up; 0 also with identity from files.")                    \
   X(kFileReloadFailures, "postern_file_reload_failures_total", kCounter, "",                       \
     "Changed files that did not load; what was in force before goes on.")                          \
+  X(kTrustAge, "postern_trust_age_seconds", kGauge, "what",                                        \
+    "Time since the issuer last confirmed what this proxy holds of a kind; +Inf: never.")          \
+  X(kTrustStale, "postern_trust_stale", kGauge, "",                                                \
+    "1 while new connections are refused because of --max-stale, else 0.")                         \
   X(kAccessLogDropped, "postern_access_log_dropped_total", kCounter, "",                           \
     "Access log records dropped because writing was slower than connections ended.")               \
   X(kLogDropped, "postern_log_dropped_total", kCounter, "",                                        \

@@ -43,7 +43,8 @@ std::string LabelTable() {
       EveryToken<PlaintextReason, kPlaintextReasonCount>(),
       " |\n| `kind` | `leaf`, `intermediate`, `root` |\n| `sha256` | of the certificate, hex |\n"
       "| `result` of renewals | `ok`, `failed` |\n| `result` of reauthentications | ",
-      EveryToken<ReauthResult, kReauthResultCount>(), " |\n| `part` | `epoch`, `sequence` |\n");
+      EveryToken<ReauthResult, kReauthResultCount>(),
+      " |\n| `part` | `epoch`, `sequence` |\n| `what` | `bundles`, `policy`, `revocations` |\n");
 }
 
 }  // namespace

@@ -284,6 +284,10 @@ void AddIdentity(const IdentityGauges& identity, Exposition& out) {
   out.Add(Metric::kClockSkew, {}, identity.clock_skew_seconds);
   out.Add(Metric::kIssuerConnected, {}, identity.issuer_connected ? 1.0 : 0.0);
   out.Add(Metric::kFileReloadFailures, {}, identity.reload_failures);
+  for (const auto& [what, age] : identity.trust_ages) {
+    out.Add(Metric::kTrustAge, {what}, age);
+  }
+  out.Add(Metric::kTrustStale, {}, identity.trust_is_stale ? 1.0 : 0.0);
 }
 
 void AddProcess(Exposition& out) {

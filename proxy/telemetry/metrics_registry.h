@@ -4,6 +4,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -24,6 +26,9 @@ struct IdentityGauges {
   uint64_t bundle_epoch = 0, bundle_sequence = 0;
   uint64_t policy_epoch = 0, policy_sequence = 0;
   double bundle_age_seconds = 0;  // since the issuer last confirmed it; 0 for files just read
+  // Since the issuer last confirmed each kind of thing, infinite: never; empty with files.
+  std::vector<std::pair<std::string_view, double>> trust_ages;
+  bool trust_is_stale = false;    // by --max-stale: new connections are refused
   double clock_skew_seconds = 0;  // this clock minus the issuer's
   bool issuer_connected = false;
   uint64_t reload_failures = 0;  // files that did not load; the old ones go on

@@ -333,6 +333,8 @@ TEST_F(ProxyConfigTest, RefusesValuesWithFlagAndMend) {
       {{"--issuer-pin", "sha256:12"}, "--issuer-pin: 'sha256:12' is no pin"},
       {{"--issuer-pin", "sha256:" + std::string(64, 'g')}, "--issuer-pin: "},
       {{"--trust-domain", "TD"}, "--trust-domain: "},
+      {{"--max-stale", "5m"}, "--max-stale: needs --issuer HOST:PORT as well"},
+      {{"--max-stale", "5s"}, "--max-stale: '5s' is not in 30s to 720h, nor 0"},
       {{"--tunnel", "inbound,listen=0.0.0.0:8443,target=127.0.0.1:81,peer=spiffe://td/a"},
        "--tunnel inbound:127.0.0.1:8443 and --tunnel inbound:0.0.0.0:8443 both listen at"},
       {{"--tunnel", "inbound,listen=127.0.0.1:8443,target=127.0.0.1:81,peer=spiffe://td/a"},
@@ -381,6 +383,8 @@ TEST_F(ProxyConfigTest, AcceptsWhatAddsUp) {
   const std::string pin = "sha256:" + std::string(64, '0');
   const std::vector<Arguments> all = {
       Plus(kTunnel, {"--issuer", "a:1", "--state-dir", "s"}),
+      Plus(kTunnel, {"--issuer", "a:1", "--state-dir", "s", "--max-stale", "10m"}),
+      Plus(kFiles, {"--intercept", "redirect", "--max-stale", "0"}),
       Plus(kTunnel, {"--issuer", "a:1", "--issuer-bundle", "b", "--join-token-file", "t"}),
       Plus(kTunnel, {"--issuer", "a:1", "--issuer-bundle", "b", "--member-key", "k"}),
       Plus(kTunnel, {"--issuer", "unix:/i.sock", "--issuer-pin", pin, "--trust-domain", "td"}),

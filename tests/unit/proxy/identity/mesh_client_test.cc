@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "tests/fakes/shifted_clock.h"
 #include "tests/unit/proxy/identity/issued_proxy.h"
 
 namespace postern::identity {
@@ -93,6 +94,34 @@ TEST_F(MeshClientTest, LetsItsPolicyFileDecideAlone) {
   EXPECT_FALSE(Lets("other"));
 }
 
+// A keep-alive says that nothing has changed; but what the issuer wants is not what is in force.
+TEST_F(MeshClientTest, APolicyThatItRefusedIsNotConfirmedUntilOneIsApplied) {
+  Connect();
+  issuer_.SetPolicy({{"p", AllowFrom("db")}});
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Lets("db"); }));
+  issuer_.SetPolicy({{"broken.yaml", "kind: Nonsense\n"}});
+  ASSERT_TRUE(Acknowledges(v1::KIND_POLICY, false));
+  const auto policy = manager_->status().confirmed[1];
+  const TestCa other("other.org");
+  issuer_.SetBundles({&other});
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return manager_->status().confirmed[0] > policy; }));
+  EXPECT_EQ(manager_->status().confirmed[1], policy);
+  EXPECT_EQ(manager_->times().confirmed(), policy) << "the oldest counts for --max-stale";
+  issuer_.SetPolicy({{"p", AllowFrom("other")}});
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return manager_->status().confirmed[1] > policy; }));
+}
+
+TEST_F(MeshClientTest, AnIssuersPolicyThatIsNotAskedForIsNotStale) {
+  config_.policy_file = dir_.Write("policy.yaml", AllowFrom("db"));
+  Connect();
+  issuer_.SetPolicy({{"p", AllowFrom("other")}});
+  ASSERT_TRUE(Acknowledges(v1::KIND_POLICY, false));
+  const auto before = manager_->status().confirmed[1];
+  const TestCa other("other.org");
+  issuer_.SetBundles({&other});
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return manager_->status().confirmed[1] > before; }));
+}
+
 TEST_F(MeshClientTest, PublishesChangedBundles) {
   Connect();
   const size_t before = snapshots_.size();
@@ -159,17 +188,8 @@ TEST_F(MeshClientTest, RemembersTheMeshThroughARestart) {
       RunUntil(*loop_, [&] { return NameOf(Look("198.18.0.5:80")) == "FAILED_PRECONDITION"; }));
 }
 
-// The system's clock, as far ahead as the test says.
-class ClockAhead final : public base::Clock {
- public:
-  absl::Time Now() const override { return System().Now() + ahead; }
-  absl::Duration SinceBoot() const override { return System().SinceBoot(); }
-  absl::Duration Awake() const override { return System().Awake(); }
-  absl::Duration ahead = absl::ZeroDuration();
-};
-
-TEST_F(MeshClientTest, TheIssuerCountsAsHeardWhileItsStreamStandsAndForAWhileAfter) {
-  ClockAhead clock;
+TEST_F(MeshClientTest, TheIssuerCountsAsHeardWhileItConfirmsAndForAWhileAfter) {
+  fakes::ShiftedClock clock;
   clock_ = &clock;
   Start();
   EXPECT_FALSE(manager_->HearsIssuer());
@@ -179,9 +199,9 @@ TEST_F(MeshClientTest, TheIssuerCountsAsHeardWhileItsStreamStandsAndForAWhileAft
   issuer_.Stop();
   ASSERT_TRUE(RunUntil(*loop_, [&] { return !manager_->status().issuer_connected; }));
   EXPECT_TRUE(manager_->HearsIssuer());
-  clock.ahead = IdentityManager::kIssuerHeardFor - absl::Minutes(1);
+  clock.Sleep(IdentityManager::kIssuerHeardFor - absl::Minutes(1));
   EXPECT_TRUE(manager_->HearsIssuer());
-  clock.ahead = IdentityManager::kIssuerHeardFor + absl::Minutes(1);
+  clock.Sleep(absl::Minutes(2));
   EXPECT_FALSE(manager_->HearsIssuer());
   Stop();  // the manager outlives no clock
 }

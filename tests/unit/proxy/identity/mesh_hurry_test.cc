@@ -48,6 +48,7 @@ class MeshHurryTest : public ::testing::Test, private MeshClient::Delegate {
   void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& /*answer*/) override {}
   void OnAnswersEnd() override {}
   void OnHeard(absl::Duration /*skew*/) override {}
+  void OnApplied(TrustKind /*kind*/, bool /*ok*/) override {}
   void OnConnection() override { ++events_; }
   std::optional<Version> HeldBundles() const override { return std::nullopt; }
   std::optional<Version> HeldPolicy() const override { return std::nullopt; }

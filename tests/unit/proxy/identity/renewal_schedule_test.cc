@@ -125,6 +125,46 @@ TEST(RenewalScheduleTest, ComesBackWhenTheIssuerAskedItTo) {
   EXPECT_LE(schedule.due(), kNow + RenewalSchedule::kLongestRetryAfter * 1.1);
 }
 
+// The issuer gave each of many its own time: who waits longer because it failed often before would
+// come when nobody expects it.
+TEST(RenewalScheduleTest, ComesBackWhenToldThoughItFailedOften) {
+  RenewalSchedule schedule(Always(0));
+  for (int i = 0; i < 10; ++i) {
+    schedule.OnFailure(kNow, absl::ZeroDuration());
+  }
+  schedule.OnFailure(kNow, absl::Seconds(3));
+  EXPECT_EQ(schedule.due(), kNow + absl::Seconds(3));
+  schedule.OnFailure(kNow, absl::Nanoseconds(1));
+  EXPECT_GE(schedule.due(), kNow + Backoff::kShortest);
+}
+
+TEST(RenewalScheduleTest, RenewsAtOnceAfterTheClocksWentApart) {
+  RenewalSchedule schedule(Always(kAlmostOne));
+  schedule.OnCertificate(kNow, absl::ZeroDuration(), absl::Hours(1));
+  for (int i = 0; i < 10; ++i) {
+    schedule.OnFailure(kNow, absl::ZeroDuration());
+  }
+  schedule.OnClockBreak(kNow, absl::Minutes(2));
+  EXPECT_LE(schedule.due(), kNow + RenewalSchedule::kWakeSpread);
+  // What is left is counted by the new time, and the back-off begins anew.
+  schedule.OnFailure(kNow, absl::ZeroDuration());
+  EXPECT_LE(schedule.due(), kNow + absl::Seconds(1));
+  for (int i = 0; i < 10; ++i) {
+    schedule.OnFailure(kNow + absl::Minutes(1), absl::ZeroDuration());
+  }
+  EXPECT_LE(schedule.due(), kNow + absl::Minutes(1) + absl::Seconds(15));
+}
+
+TEST(RenewalScheduleTest, HurriesWhenTheClockWasSetPastTheEnd) {
+  RenewalSchedule schedule(Always(kAlmostOne));
+  schedule.OnCertificate(kNow, absl::ZeroDuration(), absl::Hours(1));
+  schedule.OnClockBreak(kNow, -absl::Hours(48));
+  for (int i = 0; i < 10; ++i) {
+    schedule.OnFailure(kNow, absl::ZeroDuration());
+    EXPECT_LE(schedule.due() - kNow, RenewalSchedule::kLongestWithoutCertificate);
+  }
+}
+
 TEST(RenewalScheduleTest, RenewsAtOnceWhenTold) {
   RenewalSchedule schedule(Always(0.5));
   schedule.OnCertificate(kNow, absl::ZeroDuration(), absl::Hours(1));

@@ -4,6 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "common/base/file.h"
 #include "common/x509/certificate.h"
 #include "common/x509/key.h"
@@ -30,13 +32,16 @@ class StateDirTest : public ::testing::Test {
 };
 
 TEST_F(StateDirTest, GivesBackWhatItKept) {
-  const StateDir state = StateDir::Open(path()).value();
+  std::optional<StateDir> state = StateDir::Open(path()).value();
   const x509::Svid svid = ca_.Intermediate().Issue("spiffe://example.org/web");
-  ASSERT_TRUE(state.SaveSvid(svid).ok());
-  ASSERT_TRUE(state.SaveBundles(ca_.BundleSet()).ok());
+  EXPECT_EQ(state->LoadConfirmed(), std::nullopt);
+  ASSERT_TRUE(state->SaveSvid(svid).ok());
+  ASSERT_TRUE(state->SaveBundles(ca_.BundleSet()).ok());
   v1::ProxyState kept;
   kept.set_issued_at(7);
-  ASSERT_TRUE(state.SaveSnapshot(kept).ok());
+  ASSERT_TRUE(state->SaveSnapshot(kept).ok());
+  ASSERT_TRUE(state->SaveConfirmed(absl::FromUnixSeconds(1234)).ok());
+  state.reset();
 
   const StateDir again = StateDir::Open(path()).value();
   EXPECT_EQ(again.LoadSvid()->serial(), svid.serial());
@@ -45,6 +50,47 @@ TEST_F(StateDirTest, GivesBackWhatItKept) {
   v1::ProxyState read;
   ASSERT_TRUE(again.LoadSnapshot(&read).ok());
   EXPECT_EQ(read.issued_at(), 7);
+  EXPECT_EQ(again.LoadConfirmed(), absl::FromUnixSeconds(1234));
+}
+
+TEST_F(StateDirTest, BelongsToOneProxyAtATime) {
+  std::optional<StateDir> first = StateDir::Open(path()).value();
+  const absl::Status refused = StateDir::Open(path()).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_NE(refused.message().find("in use by another process"), std::string::npos) << refused;
+  std::optional<StateDir> copy = first;
+  first.reset();
+  EXPECT_FALSE(StateDir::Open(path()).ok()) << "a copy holds it still";
+  copy.reset();
+  EXPECT_TRUE(StateDir::Open(path()).ok());
+}
+
+TEST_F(StateDirTest, RefusesFilesThatOthersCanReadAndSaysTheMend) {
+  ASSERT_TRUE(StateDir::Open(path())->SaveSvid(ca_.Issue("spiffe://example.org/web")).ok());
+  ASSERT_TRUE(StateDir::Open(path())->SaveBundles(ca_.BundleSet()).ok());
+  for (const char* name : {"key.pem", "svid.pem", "bundle.json"}) {
+    const std::string file = path() + "/" + name;
+    for (const mode_t mode : {0640U, 0604U, 0660U, 0602U}) {
+      ASSERT_EQ(chmod(file.c_str(), mode), 0);
+      const absl::Status refused = StateDir::Open(path()).status();
+      EXPECT_TRUE(absl::IsPermissionDenied(refused)) << name << ": " << refused;
+      EXPECT_NE(refused.message().find(file), std::string::npos) << refused;
+      EXPECT_NE(refused.message().find("chmod 600"), std::string::npos) << refused;
+    }
+    ASSERT_EQ(chmod(file.c_str(), 0600), 0);
+    EXPECT_TRUE(StateDir::Open(path()).ok()) << name;
+  }
+}
+
+TEST_F(StateDirTest, RefusesAKeyOfAnotherUser) {
+  if (geteuid() != 0) {
+    GTEST_SKIP() << "needs root: gives a file away";
+  }
+  ASSERT_TRUE(StateDir::Open(path())->SaveSvid(ca_.Issue("spiffe://example.org/web")).ok());
+  ASSERT_EQ(chown((path() + "/key.pem").c_str(), 64901, 64901), 0);
+  const absl::Status refused = StateDir::Open(path()).status();
+  EXPECT_TRUE(absl::IsPermissionDenied(refused)) << refused;
+  EXPECT_NE(refused.message().find("belongs to uid 64901"), std::string::npos) << refused;
 }
 
 TEST_F(StateDirTest, KeepsItsFilesToItself) {

@@ -28,7 +28,26 @@ TEST(StatusPagesTest, StatusSaysWhatIsMissing) {
   EXPECT_EQ(page["uptime_seconds"], 60);
   EXPECT_EQ(page["started"], "1970-01-01T00:16:40Z");
   EXPECT_EQ(page["issuer"]["error"], "connection refused");
+  // Nothing was ever confirmed.
+  EXPECT_TRUE(page["issuer"]["bundle_age_seconds"].is_null());
+  EXPECT_EQ(page["issuer"]["stale"], Json({"bundles", "policy", "revocations"}));
+  EXPECT_TRUE(page["issuer"]["max_stale_seconds"].is_null());
   EXPECT_TRUE(page["identity"]["obtained"].is_null());
+}
+
+TEST(StatusPagesTest, SaysWhatIsStaleAndHowStale) {
+  identity::IdentityStatus identity;
+  identity.issuer = "198.18.0.1:15012";
+  identity.ages = {absl::Seconds(12), absl::Minutes(11), absl::Seconds(45)};
+  identity.max_stale = absl::Minutes(10);
+  identity.stale_error = "the issuer has not confirmed";
+  const Json page = Json::parse(StatusPage({}, identity))["issuer"];
+  EXPECT_EQ(page["bundle_age_seconds"], 12);
+  EXPECT_EQ(page["policy_age_seconds"], 660);
+  EXPECT_EQ(page["revocations_age_seconds"], 45);
+  EXPECT_EQ(page["stale"], Json::array({"policy"}));
+  EXPECT_EQ(page["max_stale_seconds"], 600);
+  EXPECT_EQ(page["stale_error"], "the issuer has not confirmed");
 }
 
 TEST(StatusPagesTest, AProxyWithoutIssuerShowsNone) {

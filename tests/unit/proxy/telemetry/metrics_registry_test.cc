@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <string>
 
@@ -132,6 +133,8 @@ TEST(MetricsRegistryTest, ReportsTheIdentity) {
     gauges.policy_sequence = 9;
     gauges.clock_skew_seconds = -1.5;
     gauges.issuer_connected = true;
+    gauges.trust_ages = {{"bundles", 12.5}, {"policy", std::numeric_limits<double>::infinity()}};
+    gauges.trust_is_stale = true;
     return gauges;
   };
   sources.ready = [] { return true; };
@@ -145,6 +148,9 @@ TEST(MetricsRegistryTest, ReportsTheIdentity) {
   EXPECT_THAT(text, HasSubstr("postern_policy_version{part=\"sequence\"} 9\n"));
   EXPECT_THAT(text, HasSubstr("postern_clock_skew_seconds -1.5\n"));
   EXPECT_THAT(text, HasSubstr("postern_issuer_connected 1\n"));
+  EXPECT_THAT(text, HasSubstr("postern_trust_age_seconds{what=\"bundles\"} 12.5\n"));
+  EXPECT_THAT(text, HasSubstr("postern_trust_age_seconds{what=\"policy\"} +Inf\n"));
+  EXPECT_THAT(text, HasSubstr("postern_trust_stale 1\n"));
   EXPECT_THAT(text, HasSubstr("postern_ready 1\n"));
   EXPECT_THAT(text, HasSubstr("postern_access_log_dropped_total 4\n"));
   EXPECT_THAT(text, HasSubstr("postern_tls_only_tunnels 1\n"));

@@ -175,7 +175,7 @@ class Capture:
 class Mesh:
     """See the head of the file."""
 
-    def __init__(self, svid_ttl=None, issuer=True):
+    def __init__(self, svid_ttl=None, issuer=True, issuer_words=()):
         lab.require_root()
         for program in ("postern", "postern-proxy", "postern-identity"):
             if not os.path.exists(os.path.join(BUILD, "bin", program)):
@@ -184,13 +184,13 @@ class Mesh:
         self.proxies, self.issuer = {}, None
         self.directory = tempfile.mkdtemp(prefix="pstn-e2e-")
         try:
-            self._set_up(svid_ttl, issuer)
+            self._set_up(svid_ttl, issuer, issuer_words)
         except BaseException:
             self.explain()
             self.close()
             raise
 
-    def _set_up(self, svid_ttl, issuer):
+    def _set_up(self, svid_ttl, issuer, issuer_words):
         os.chmod(self.directory, 0o755)
         # The build directory may be where the proxies' user cannot go.
         self.bin = os.path.join(self.directory, "bin")
@@ -208,6 +208,7 @@ class Mesh:
                               "--listen", "0.0.0.0:15012", "--socket", self.socket]
         if svid_ttl:
             self._issuer_words += ["--svid-ttl", svid_ttl, "--allow-short-ttl"]
+        self._issuer_words += issuer_words
         if issuer:
             self.start_issuer()
 
@@ -228,6 +229,16 @@ class Mesh:
 
     def stop_issuer(self):
         self.lab.stop(self.issuer)
+
+    def issuer_metric(self, name, **labels):
+        """The sum over all series of the issuer's `name` that carry these labels."""
+        connection = http.client.HTTPConnection("127.0.0.1", 15014, timeout=5)
+        connection.sock = self.back.connect("127.0.0.1", 15014)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            values = parse_metrics(connection.getresponse().read().decode())
+        return sum(value for key, value in values.items() if key.split("{")[0] == name
+                   and all(f'{k}="{v}"' in key for k, v in labels.items()))
 
     def postern(self, *words, check=True):
         """An administration command over the issuer's socket."""
@@ -257,25 +268,30 @@ class Mesh:
         os.chown(path, PROXY_UID, PROXY_UID)
         return path
 
-    def add_proxy(self, name, space, words, intercept=("--exclude-outbound-port", "15012")):
-        """Starts a proxy with interception; `words` are its identity flags and others."""
+    def add_proxy(self, name, space, words, intercept=("--exclude-outbound-port", "15012"), wrap=()):
+        """Starts a proxy with interception; `words` are its identity flags and others, `wrap` what
+        runs it (such as env)."""
         if intercept is not None:
             space.run(self.tool("postern"), "intercept", "up", "--proxy-uid", str(PROXY_UID),
                       *intercept)
             words = ["--intercept", "redirect", *words]
-        command = [self.tool("postern-proxy"), "--admin-socket", "off", *words]
+        command = [*wrap, self.tool("postern-proxy"), "--admin-socket", "off", *words]
         self.proxies[name] = Proxy(self, name, space, command)
         return self.proxies[name]
 
-    def add_workload(self, name, space, issuer_address, *words, entry=(), intercept=()):
-        """A proxy that gets its identity from the issuer by a join token."""
+    def new_token(self, name, *entry):
+        """A join token for the workload `name`, in the file that its proxy reads."""
         token = self.postern("token", "create", "--spiffe-id",
                              f"spiffe://{TRUST_DOMAIN}/{name}", *entry).stdout
+        return self.owned_file(f"{name}.token", token)
+
+    def add_workload(self, name, space, issuer_address, *words, entry=(), intercept=(), wrap=()):
+        """A proxy that gets its identity from the issuer by a join token."""
         return self.add_proxy(name, space, [
             "--issuer", f"{issuer_address}:15012", "--issuer-pin", self.pin(),
             "--trust-domain", TRUST_DOMAIN,
-            "--join-token-file", self.owned_file(f"{name}.token", token),
-            "--state-dir", self.private_directory(f"{name}.state"), *words], intercept)
+            "--join-token-file", self.new_token(name, *entry),
+            "--state-dir", self.private_directory(f"{name}.state"), *words], intercept, wrap)
 
     def add_pair(self, client_words=(), server_words=()):
         """The two workloads of most tests: self.proxies["client"] and ["server"], both ready."""

@@ -71,6 +71,7 @@ class UsageTest(unittest.TestCase):
             ("--workers", [*self.identity, *self.tunnel(), "--workers", "0"]),
             ("--issuer", ["--issuer", "nonsense", *self.tunnel()]),
             ("--issuer-pin", ["--issuer", "127.0.0.1:1", "--issuer-pin", "sha256:12", *self.tunnel()]),
+            ("--max-stale", [*self.identity, *self.tunnel(), "--max-stale", "1h"]),  # needs --issuer
             ("--handshake-timeout", [*self.identity, *self.tunnel(), "--handshake-timeout", "soon"]),
             ("client-auth", [*self.identity, "--peer-mode", "strict", "--tunnel",
                              "inbound,listen=127.0.0.1:0,target=127.0.0.1:1,client-auth=none"]),
@@ -125,6 +126,7 @@ class UsageTest(unittest.TestCase):
                 ("--listen", [*good, "--listen", "nonsense"]),
                 ("--svid-ttl", [*good, "--svid-ttl", "soon"]),
                 ("--svid-ttl", [*good, "--svid-ttl", "10s"]),  # needs --allow-short-ttl
+                ("--renewal-grace", [*good, "--renewal-grace", "forever"]),
                 ("--config", [*good, "--config", "/nonexistent.toml"])]:
             with self.subTest(words=words):
                 self.assert_usage(said, "postern-identity", *words)

@@ -14,7 +14,8 @@
 namespace postern::store {
 namespace {
 
-constexpr std::array<const char*, 2> kMigrations = {R"sql(
+constexpr std::array<const char*, 3> kMigrations = {
+    R"sql(
 CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
   value NOT NULL
@@ -87,7 +88,7 @@ CREATE TABLE policy_documents (
   yaml     TEXT NOT NULL
 );
 )sql",
-                                                    R"sql(
+    R"sql(
 ALTER TABLE certificates ADD COLUMN replaces TEXT NOT NULL DEFAULT '';
 
 CREATE TABLE withdrawn_cas (
@@ -98,6 +99,14 @@ CREATE TABLE withdrawn_cas (
   in_order     INTEGER NOT NULL,
   withdrawn_at INTEGER NOT NULL
 );
+)sql",
+    R"sql(
+CREATE TABLE foreign_bundles (
+  trust_domain     TEXT PRIMARY KEY,
+  document         TEXT NOT NULL,
+  fetched_at       INTEGER NOT NULL,
+  bootstrap_sha256 TEXT NOT NULL
+) WITHOUT ROWID;
 )sql"};
 
 // The copy that a migration leaves behind: complete and on the disk before anything is changed.

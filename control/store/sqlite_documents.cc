@@ -13,6 +13,9 @@ namespace {
 // Counted from 1, so that {epoch, 0} means "nothing yet".
 constexpr std::string_view kBundleCounter = "bundle_changes";
 constexpr std::string_view kPolicyCounter = "policy_changes";
+// What was published last, and the counter's value at that time.
+constexpr std::string_view kPublishedBundles = "published_bundles";
+constexpr std::string_view kPublishedChanges = "published_bundle_changes";
 
 std::string_view TextOf(CaRole role) {
   return role == CaRole::kRoot ? "root" : "intermediate";
@@ -76,6 +79,50 @@ absl::StatusOr<Version> ReadVersion(Connection& connection, std::string_view cou
     return changes.status();
   }
   return Version{epoch, static_cast<uint64_t>(*changes) + 1};
+}
+
+absl::StatusOr<std::string> ReadMetaText(Connection& connection, std::string_view key) {
+  absl::StatusOr<Statement> query = connection.Prepare("SELECT value FROM meta WHERE key = ?1");
+  if (!query.ok()) {
+    return query.status();
+  }
+  const absl::StatusOr<bool> row = query->Bind(1, key).Step();
+  if (!row.ok()) {
+    return row.status();
+  }
+  return *row ? query->Text(0) : std::string();
+}
+
+template <typename Value>
+absl::Status PutMeta(Connection& connection, std::string_view key, const Value& value) {
+  absl::StatusOr<Statement> put = connection.Prepare(
+      "INSERT INTO meta (key, value) VALUES (?1, ?2) "
+      "ON CONFLICT (key) DO UPDATE SET value = excluded.value");
+  return put.ok() ? put->Bind(1, key).Bind(2, value).Run() : put.status();
+}
+
+// The counter's value under which the bundles with this digest go out.
+absl::StatusOr<int64_t> CountBundles(Connection& connection, const std::string& digest) {
+  const absl::StatusOr<std::string> published = ReadMetaText(connection, kPublishedBundles);
+  if (!published.ok()) {
+    return published.status();
+  }
+  if (*published == digest) {
+    return ReadCounter(connection, kPublishedChanges);
+  }
+  absl::Status status = AddToCounter(connection, kBundleCounter, 1);
+  const absl::StatusOr<int64_t> changes = ReadCounter(connection, kBundleCounter);
+  status.Update(changes.status());
+  if (status.ok()) {
+    status = PutMeta(connection, kPublishedBundles, std::string_view(digest));
+  }
+  if (status.ok()) {
+    status = PutMeta(connection, kPublishedChanges, *changes);
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  return *changes;
 }
 
 absl::Status CheckNames(const std::vector<PolicyDocument>& documents) {
@@ -160,6 +207,20 @@ absl::StatusOr<Version> SqliteCas::BundleVersion() {
     absl::StatusOr<Version> read = ReadVersion(connection, kBundleCounter, epoch_);
     version = read.ok() ? *read : Version{};
     return read.status();
+  });
+  if (!status.ok()) {
+    return status;
+  }
+  return version;
+}
+
+absl::StatusOr<Version> SqliteCas::VersionOfBundles(const base::Sha256Digest& content) {
+  const std::string digest = base::ToHex(content);
+  Version version{epoch_, 0};
+  absl::Status status = database_.Write([&digest, &version](Connection& connection) {
+    const absl::StatusOr<int64_t> changes = CountBundles(connection, digest);
+    version.sequence = changes.ok() ? static_cast<uint64_t>(*changes) + 1 : 0;
+    return changes.status();
   });
   if (!status.ok()) {
     return status;

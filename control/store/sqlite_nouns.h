@@ -85,6 +85,7 @@ class SqliteCas : public CaStore {
   absl::Status WithdrawRetiredCas(absl::Time now, bool in_order) override;
   absl::StatusOr<std::vector<WithdrawnCa>> ListWithdrawnCas() override;
   absl::StatusOr<Version> BundleVersion() override;
+  absl::StatusOr<Version> VersionOfBundles(const base::Sha256Digest& content) override;
 
  private:
   Database& database_;
@@ -108,6 +109,17 @@ class SqliteSpeakers : public SpeakerStore {
   absl::StatusOr<std::vector<Speaker>> ListSpeakers() override;
   absl::Status UpdateSpeakers(const std::vector<Speaker>& present,
                               const std::vector<Speaker>& gone) override;
+
+ private:
+  Database& database_;
+};
+
+class SqliteForeignBundles : public ForeignBundleStore {
+ public:
+  explicit SqliteForeignBundles(Database& database) : database_(database) {}
+  absl::StatusOr<std::vector<ForeignBundle>> ListForeignBundles() override;
+  absl::Status PutForeignBundle(const ForeignBundle& bundle) override;
+  absl::Status DeleteForeignBundle(std::string_view trust_domain) override;
 
  private:
   Database& database_;

@@ -180,7 +180,8 @@ class SqliteStore : public Store {
         certificates_(database_),
         cas_(database_, epoch),
         policy_(database_, epoch),
-        speakers_(database_) {}
+        speakers_(database_),
+        foreign_bundles_(database_) {}
 
   EntryStore& entries() override { return entries_; }
   TokenStore& tokens() override { return tokens_; }
@@ -188,6 +189,7 @@ class SqliteStore : public Store {
   CaStore& cas() override { return cas_; }
   PolicyStore& policy() override { return policy_; }
   SpeakerStore& speakers() override { return speakers_; }
+  ForeignBundleStore& foreign_bundles() override { return foreign_bundles_; }
   uint64_t epoch() const override { return epoch_; }
   uint64_t error_count() const override { return database_.error_count(); }
   absl::Status Probe() override {
@@ -205,6 +207,7 @@ class SqliteStore : public Store {
   SqliteCas cas_;
   SqlitePolicy policy_;
   SqliteSpeakers speakers_;
+  SqliteForeignBundles foreign_bundles_;
 };
 
 }  // namespace

@@ -128,6 +128,25 @@ class CaStore {
 
   // The version of the set of roots.
   virtual absl::StatusOr<Version> BundleVersion() = 0;
+
+  // The version under which a set of bundles with this digest is to be published: the one of the
+  // last time if it is the same content, else a new one.
+  virtual absl::StatusOr<Version> VersionOfBundles(const base::Sha256Digest& content) = 0;
+};
+
+// What is held of the trust domains that this one is federated with; never our own.
+class ForeignBundleStore {
+ public:
+  virtual ~ForeignBundleStore() = default;
+
+  // By trust domain.
+  virtual absl::StatusOr<std::vector<ForeignBundle>> ListForeignBundles() = 0;
+
+  // Adds it, or replaces what is held of that trust domain.
+  virtual absl::Status PutForeignBundle(const ForeignBundle& bundle) = 0;
+
+  // Forgets it; one that is not held is no error.
+  virtual absl::Status DeleteForeignBundle(std::string_view trust_domain) = 0;
 };
 
 // The policy documents in force.
@@ -168,6 +187,7 @@ class Store {
   virtual CaStore& cas() = 0;
   virtual PolicyStore& policy() = 0;
   virtual SpeakerStore& speakers() = 0;
+  virtual ForeignBundleStore& foreign_bundles() = 0;
 
   // Chosen when the store was made or restored from a backup: milliseconds since 1970, and larger
   // than every earlier one.

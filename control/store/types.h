@@ -109,6 +109,17 @@ struct WithdrawnCa {
   bool operator==(const WithdrawnCa&) const = default;
 };
 
+// The bundle of a foreign trust domain: as it was fetched last, or as the operator gave it to begin
+// with.
+struct ForeignBundle {
+  std::string trust_domain = {};
+  std::string document = {};                  // a SPIFFE bundle, JSON
+  absl::Time fetched_at = absl::UnixEpoch();  // last confirmed by its endpoint; the epoch: never
+  std::string bootstrap_sha256 = {};          // of what the operator gave, hex; empty: nothing
+
+  bool operator==(const ForeignBundle&) const = default;
+};
+
 // A policy document as the operator wrote it. Mirrors postern.v1.PolicyDocuments.Document.
 struct PolicyDocument {
   std::string name = {};

@@ -243,6 +243,47 @@ TEST_F(StoreTest, HoldsOneCurrentCaOfEachRole) {
   EXPECT_TRUE(store_->cas().AddCas({next, retired, retired_too}).ok());
 }
 
+TEST_F(StoreTest, PublishesTheSameBundlesUnderTheSameVersionAndOthersUnderANewOne) {
+  const Version first = *store_->cas().VersionOfBundles(Digest(1));
+  EXPECT_EQ(first.epoch, store_->epoch());
+  EXPECT_EQ(*store_->cas().VersionOfBundles(Digest(1)), first);
+  const Version second = *store_->cas().VersionOfBundles(Digest(2));
+  EXPECT_GT(second, first);
+  EXPECT_GT(*store_->cas().VersionOfBundles(Digest(1)), second) << "back again is new again";
+  // A root that was added and is not published yet does not lend its version to the old content.
+  const Version published = *store_->cas().VersionOfBundles(Digest(3));
+  ASSERT_TRUE(store_->cas()
+                  .AddCas({{.id = "r",
+                            .role = CaRole::kRoot,
+                            .state = CaState::kCurrent,
+                            .issuer_id = "r",
+                            .certificate_der = "x",
+                            .created_at = clock_.Now()}})
+                  .ok());
+  EXPECT_EQ(*store_->cas().VersionOfBundles(Digest(3)), published);
+  EXPECT_GT(*store_->cas().BundleVersion(), published);
+  const Version raised = *store_->cas().BundleVersion();
+  EXPECT_GT(*store_->cas().VersionOfBundles(Digest(4)), raised);
+}
+
+TEST_F(StoreTest, KeepsOneBundleOfEachForeignTrustDomain) {
+  ForeignBundle c{.trust_domain = "c.test",
+                  .document = R"({"keys":[]})",
+                  .fetched_at = clock_.Now(),
+                  .bootstrap_sha256 = "ab"};
+  const ForeignBundle b{.trust_domain = "b.test", .document = "{}"};
+  ASSERT_TRUE(store_->foreign_bundles().PutForeignBundle(c).ok());
+  ASSERT_TRUE(store_->foreign_bundles().PutForeignBundle(b).ok());
+  EXPECT_THAT(*store_->foreign_bundles().ListForeignBundles(), ElementsAre(b, c));
+  c.document = "{ }";
+  c.fetched_at += absl::Minutes(5);
+  ASSERT_TRUE(store_->foreign_bundles().PutForeignBundle(c).ok());
+  EXPECT_THAT(*store_->foreign_bundles().ListForeignBundles(), ElementsAre(b, c));
+  ASSERT_TRUE(store_->foreign_bundles().DeleteForeignBundle("b.test").ok());
+  ASSERT_TRUE(store_->foreign_bundles().DeleteForeignBundle("b.test").ok());
+  EXPECT_THAT(*store_->foreign_bundles().ListForeignBundles(), ElementsAre(c));
+}
+
 TEST_F(StoreTest, ReplacesThePolicyAsAWholeUnderANewVersion) {
   const PolicyDocuments empty = *store_->policy().GetPolicy();
   EXPECT_THAT(empty.documents, IsEmpty());

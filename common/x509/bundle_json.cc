@@ -196,6 +196,26 @@ Json KeyOfRoot(const X509* root) {
   return key;
 }
 
+Json KeysOf(const TrustBundle& bundle) {
+  Json keys = Json::array();
+  for (const X509Ptr& root : bundle.roots()) {
+    keys.push_back(KeyOfRoot(root.get()));
+  }
+  return keys;
+}
+
+// A member that is an integer of at least zero; nullopt: there is none.
+absl::StatusOr<std::optional<uint64_t>> NumberOf(const Json& document, const char* name) {
+  const auto found = document.find(name);
+  if (found == document.end()) {
+    return std::optional<uint64_t>();
+  }
+  if (!found->is_number_unsigned()) {
+    return absl::InvalidArgumentError(base::StrCat(name, " must be an integer from 0 on"));
+  }
+  return std::optional<uint64_t>(found->get<uint64_t>());
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<TrustBundle>> BundlesFromSpiffeJson(std::string_view json,
@@ -224,15 +244,57 @@ std::string BundlesToSpiffeJson(const TrustBundleSet& bundles) {
   const ErrorQueueGuard guard;
   Json domains = Json::object();
   for (const auto& [name, bundle] : bundles.bundles()) {
-    Json keys = Json::array();
-    for (const X509Ptr& root : bundle.roots()) {
-      keys.push_back(KeyOfRoot(root.get()));
-    }
-    domains[name]["keys"] = std::move(keys);
+    domains[name]["keys"] = KeysOf(bundle);
   }
   Json map = Json::object();
   map["trust_domains"] = std::move(domains);
   return map.dump();
+}
+
+absl::StatusOr<SpiffeBundle> SpiffeBundleFromJson(std::string_view json,
+                                                  const TrustDomain& trust_domain) {
+  const ErrorQueueGuard guard;
+  const absl::StatusOr<Json> document = ParseStrictly(json);
+  if (!document.ok()) {
+    return document.status();
+  }
+  if (document->is_object() && document->contains("trust_domains")) {
+    return absl::InvalidArgumentError(base::StrCat(
+        "it is a map of trust domains, and not the bundle of '", trust_domain.name(), "' alone"));
+  }
+  absl::StatusOr<std::optional<TrustBundle>> bundle = BundleOfDocument(trust_domain, *document);
+  if (!bundle.ok()) {
+    return bundle.status();
+  }
+  if (bundle->has_value() && (*bundle)->roots().size() > kMaxRootsOfDocument) {
+    return absl::InvalidArgumentError(
+        base::StrCat("it holds more than ", kMaxRootsOfDocument, " roots"));
+  }
+  const auto sequence = NumberOf(*document, "spiffe_sequence");
+  const auto hint = NumberOf(*document, "spiffe_refresh_hint");
+  if (!sequence.ok() || !hint.ok()) {
+    return sequence.ok() ? hint.status() : sequence.status();
+  }
+  SpiffeBundle read{*std::move(bundle), *sequence, std::nullopt};
+  if (hint->has_value() && **hint > 0) {
+    constexpr uint64_t kLongest = 366ULL * 24 * 3600;  // so that no arithmetic overflows
+    read.refresh_hint = absl::Seconds(static_cast<int64_t>(std::min(**hint, kLongest)));
+  }
+  return read;
+}
+
+std::string SpiffeBundleToJson(const TrustBundle& bundle, std::optional<uint64_t> sequence,
+                               std::optional<absl::Duration> refresh_hint) {
+  const ErrorQueueGuard guard;
+  Json document = Json::object();
+  document["keys"] = KeysOf(bundle);
+  if (sequence.has_value()) {
+    document["spiffe_sequence"] = *sequence;
+  }
+  if (refresh_hint.has_value()) {
+    document["spiffe_refresh_hint"] = absl::ToInt64Seconds(*refresh_hint);
+  }
+  return document.dump();
 }
 
 }  // namespace postern::x509

@@ -32,8 +32,9 @@ postern_module(control/attest USES common/base common/x509 control/store)
 postern_module(control/ca USES common/base common/x509 control/store)
 postern_module(control/issue USES common/base common/x509 control/store control/attest control/ca)
 postern_module(control/mesh USES common/base common/x509 control/store)
+postern_module(control/federation USES common/base common/x509 control/store)
 postern_module(control/service USES common/base common/x509 common/rpc common/http control/store control/attest
-  control/ca control/issue control/mesh proto/postern/v1
+  control/ca control/issue control/mesh control/federation proto/postern/v1
   LINKS prometheus-cpp::core CLI11::CLI11)
 
 postern_module(cli USES common/base common/x509 common/rpc proto/postern/v1 proxy/intercept

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/federation/federation_spec.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/bytes.h"
+#include "common/base/ip.h"
+#include "common/base/strings.h"
+
+namespace postern::federation {
+namespace {
+
+constexpr std::string_view kScheme = "https://";
+constexpr size_t kMaxUrl = 2048;
+constexpr size_t kMaxHost = 253;
+constexpr uint16_t kHttpsPort = 443;
+
+absl::Status Wrong(std::string_view text, std::string_view what) {
+  return absl::InvalidArgumentError(base::StrCat("'", base::Printable(text, 128), "' ", what));
+}
+
+bool IsHostCharacter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '.' || c == '_';
+}
+
+// The host of an authority: a name, an IPv4 address, or an IPv6 address whose brackets are gone.
+bool IsHost(std::string_view host, bool bracketed) {
+  if (bracketed) {
+    const auto ip = base::IpAddress::Parse(host);
+    return ip.ok() && host.find(':') != std::string_view::npos;
+  }
+  return !host.empty() && host.size() <= kMaxHost && std::ranges::all_of(host, IsHostCharacter);
+}
+
+absl::Status ReadAuthority(std::string_view whole, std::string_view authority, HttpsUrl& url) {
+  if (authority.find('@') != std::string_view::npos) {
+    return Wrong(whole, "holds user information, which a bundle endpoint has none of");
+  }
+  const bool bracketed = authority.starts_with('[');
+  const size_t host_end = bracketed ? authority.find(']') : authority.find(':');
+  std::string_view host = authority.substr(0, host_end);
+  std::string_view rest =
+      host_end == std::string_view::npos ? std::string_view() : authority.substr(host_end);
+  if (bracketed) {
+    host.remove_prefix(1);
+    rest = rest.empty() ? rest : rest.substr(1);
+  }
+  if (!IsHost(host, bracketed) || (bracketed && host_end == std::string_view::npos)) {
+    return Wrong(whole, "has no host; write https://HOST[:PORT][/PATH]");
+  }
+  url.host = std::string(host);
+  if (!rest.empty()) {
+    url.port = rest.front() == ':'
+                   ? base::ParseNumber<uint16_t>(rest.substr(1)).value_or(uint16_t{0})
+                   : uint16_t{0};
+    if (url.port == 0) {
+      return Wrong(whole, "has no port from 1 to 65535 behind its host");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The parts of a --federate, each at most once.
+struct Parts {
+  std::string_view trust_domain, url, profile, endpoint_id, bundle, ca;
+
+  absl::Status Take(std::string_view text) {
+    const size_t equals = text.find('=');
+    const std::string_view key = text.substr(0, equals);
+    const std::pair<std::string_view, std::string_view*> known[] = {
+        {"trust-domain", &trust_domain}, {"url", &url},       {"profile", &profile},
+        {"endpoint-id", &endpoint_id},   {"bundle", &bundle}, {"ca", &ca}};
+    for (const auto& [name, value] : known) {
+      if (equals == std::string_view::npos || key != name) {
+        continue;
+      }
+      if (!value->empty()) {
+        return absl::InvalidArgumentError(base::StrCat(name, " is given twice; give it once"));
+      }
+      *value = text.substr(equals + 1);
+      return value->empty() ? absl::InvalidArgumentError(base::StrCat(name, " is empty"))
+                            : absl::OkStatus();
+    }
+    return Wrong(text,
+                 "is no part of a federation; known: trust-domain=, url=, profile=, endpoint-id=, "
+                 "bundle=, ca=");
+  }
+
+  absl::Status Check() const {
+    const std::pair<std::string_view, std::string_view> needed[] = {
+        {"trust-domain", trust_domain}, {"url", url}, {"profile", profile}};
+    for (const auto& [name, value] : needed) {
+      if (value.empty()) {
+        return absl::InvalidArgumentError(base::StrCat(name, " is missing; write ", name, "=..."));
+      }
+    }
+    if (profile != "https_web" && profile != "https_spiffe") {
+      return Wrong(profile, "is no profile; write https_web or https_spiffe");
+    }
+    const bool spiffe = profile == "https_spiffe";
+    if (spiffe && endpoint_id.empty()) {
+      return absl::InvalidArgumentError(
+          "endpoint-id is missing; https_spiffe needs the SPIFFE ID that serves the bundle");
+    }
+    if (!spiffe && (!endpoint_id.empty() || !bundle.empty())) {
+      return absl::InvalidArgumentError(
+          "endpoint-id and bundle are for https_spiffe; leave them out, or change the profile");
+    }
+    if (spiffe && !ca.empty()) {
+      return absl::InvalidArgumentError("ca is for https_web; https_spiffe takes bundle=FILE");
+    }
+    return absl::OkStatus();
+  }
+};
+
+absl::Status In(std::string_view part, const absl::Status& status) {
+  return absl::InvalidArgumentError(base::StrCat(part, ": ", base::Message(status)));
+}
+
+}  // namespace
+
+std::string_view Token(Profile profile) noexcept {
+  return profile == Profile::kWeb ? "https_web" : "https_spiffe";
+}
+
+absl::StatusOr<HttpsUrl> HttpsUrl::Parse(std::string_view text) {
+  if (!text.starts_with(kScheme)) {
+    return Wrong(text, "is no https:// URL");
+  }
+  const bool plain =
+      std::ranges::all_of(text, [](char c) { return c > 0x20 && c < 0x7f && c != '#'; });
+  if (text.size() > kMaxUrl || !plain) {
+    return Wrong(text, "holds a blank, a control character or a fragment, or is too long");
+  }
+  const std::string_view rest = text.substr(kScheme.size());
+  const size_t authority_end = std::min(rest.find_first_of("/?"), rest.size());
+  HttpsUrl url;
+  if (absl::Status read = ReadAuthority(text, rest.substr(0, authority_end), url); !read.ok()) {
+    return read;
+  }
+  const std::string_view path = rest.substr(authority_end);
+  url.path = base::StrCat(path.starts_with('/') ? "" : "/", path);
+  return url;
+}
+
+std::string HttpsUrl::Authority() const {
+  const bool v6 = host.find(':') != std::string::npos;
+  std::string authority = base::StrCat(v6 ? "[" : "", host, v6 ? "]" : "");
+  if (port != kHttpsPort) {
+    base::StrAppend(authority, ":", port);
+  }
+  return authority;
+}
+
+absl::StatusOr<FederationSpec> FederationSpec::Parse(std::string_view text) {
+  Parts parts;
+  for (const std::string_view part : base::Split(text, ',')) {
+    if (absl::Status taken = parts.Take(part); !taken.ok()) {
+      return taken;
+    }
+  }
+  if (absl::Status checked = parts.Check(); !checked.ok()) {
+    return checked;
+  }
+  const absl::StatusOr<x509::TrustDomain> trust_domain =
+      x509::TrustDomain::Parse(parts.trust_domain);
+  if (!trust_domain.ok()) {
+    return In("trust-domain", trust_domain.status());
+  }
+  absl::StatusOr<HttpsUrl> url = HttpsUrl::Parse(parts.url);
+  if (!url.ok()) {
+    return In("url", url.status());
+  }
+  FederationSpec spec{.trust_domain = *trust_domain, .url = *std::move(url)};
+  spec.profile = parts.profile == "https_web" ? Profile::kWeb : Profile::kSpiffe;
+  spec.bundle_file = std::string(parts.bundle);
+  spec.ca_file = std::string(parts.ca);
+  if (!parts.endpoint_id.empty()) {
+    absl::StatusOr<x509::SpiffeId> id = x509::SpiffeId::Parse(parts.endpoint_id);
+    if (!id.ok()) {
+      return In("endpoint-id", id.status());
+    }
+    if (!id->IsWorkload()) {
+      return In("endpoint-id", Wrong(id->uri(), "lacks a path: no server has that identity"));
+    }
+    spec.endpoint_id = *std::move(id);
+  }
+  return spec;
+}
+
+}  // namespace postern::federation

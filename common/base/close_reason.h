@@ -86,6 +86,9 @@ namespace postern::base {
   X(kStaleTrust, "stale_trust",                                                                    \
     "the issuer has not confirmed what is trusted for longer than --max-stale",                    \
     "bring the issuer back; /status says what is stale and why the stream does not stand")         \
+  X(kPinMismatch, "pin_mismatch",                                                                  \
+    "the server has none of the keys or CAs that are pinned for that destination",                 \
+    "the detail holds the hashes; correct the pins if they are old, or find out who answered")     \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

@@ -3,6 +3,7 @@
 
 #include <openssl/bn.h>
 #include <openssl/pem.h>
+#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include <algorithm>
@@ -188,6 +189,19 @@ base::Sha256Digest Sha256OfCertificate(const X509* certificate) {
     // Out of memory, or no SHA-256 at all. An invented digest would slip past a revocation.
     std::abort();
   }
+  return digest;
+}
+
+base::Sha256Digest Sha256OfKey(const X509* certificate) {
+  const ErrorQueueGuard guard;
+  unsigned char* der = nullptr;
+  const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &der);
+  if (size <= 0) {
+    std::abort();  // as above
+  }
+  base::Sha256Digest digest{};
+  SHA256(der, static_cast<size_t>(size), digest.data());
+  OPENSSL_free(der);
   return digest;
 }
 

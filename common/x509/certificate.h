@@ -29,6 +29,7 @@ absl::Time NotAfter(const X509* certificate);
 std::string SerialHex(const X509* certificate);
 std::string SubjectText(const X509* certificate);  // RFC 2253, printable
 base::Sha256Digest Sha256OfCertificate(const X509* certificate);
+base::Sha256Digest Sha256OfKey(const X509* certificate);  // over its SubjectPublicKeyInfo, DER
 bool IsCa(const X509* certificate);
 
 // The URI SANs, as many as there are, octets as they stand.

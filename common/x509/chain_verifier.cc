@@ -237,6 +237,7 @@ VerifiedPeer FactsOf(SpiffeId id, const Path& path) {
     peer.not_after = std::min(peer.not_after, NotAfter(certificate.get()));
     peer.chain_sha256.push_back(Sha256OfCertificate(certificate.get()));
   }
+  peer.key_sha256 = Sha256OfKey(leaf);
   peer.leaf_sha256 = peer.chain_sha256.front();
   return peer;
 }

@@ -25,6 +25,7 @@ struct VerifiedPeer {
   std::string serial;     // of the leaf, hex
   base::Sha256Digest leaf_sha256{};
   std::vector<base::Sha256Digest> chain_sha256;  // verified path, leaf first, root last
+  base::Sha256Digest key_sha256{};               // over the leaf's SubjectPublicKeyInfo, DER
 };
 
 // Why a chain was refused.

@@ -83,7 +83,17 @@ absl::Status SetOnce(std::optional<AddressSpec>& address, const Part& part) {
 struct TunnelParts {
   std::optional<AddressSpec> listen, target;
   std::vector<x509::SpiffeIdPattern> peers;
+  x509::PeerPins pins;
   bool client_auth = true;
+
+  absl::Status TakePin(const Part& part) {
+    const auto pin = x509::ParsePin(part.value);
+    if (!pin.ok()) {
+      return absl::InvalidArgumentError(base::StrCat(part.key, ": ", base::Message(pin.status())));
+    }
+    (part.key == "pin-ca" ? pins.ca_sha256 : pins.key_sha256).push_back(*pin);
+    return absl::OkStatus();
+  }
 
   absl::Status Take(const Part& part) {
     if (part.key == "listen") {
@@ -108,8 +118,12 @@ struct TunnelParts {
       client_auth = part.value == "required";
       return absl::OkStatus();
     }
+    if (part.key == "pin-ca" || part.key == "pin-key") {
+      return TakePin(part);
+    }
     return Wrong(part.key.empty() ? part.value : part.key,
-                 "is no part of a tunnel; known: listen=, target=, peer=, client-auth=");
+                 "is no part of a tunnel; known: listen=, target=, peer=, client-auth=, pin-ca=, "
+                 "pin-key=");
   }
 
   absl::Status Check(base::Direction direction) const {
@@ -125,6 +139,10 @@ struct TunnelParts {
     if (!client_auth && direction == base::Direction::kOutbound) {
       return absl::InvalidArgumentError(
           "client-auth=none is for inbound tunnels only; leave it out");
+    }
+    if (!pins.empty() && direction == base::Direction::kInbound) {
+      return absl::InvalidArgumentError(
+          "pin-ca and pin-key are for outbound tunnels only; leave them out");
     }
     if (client_auth && peers.empty()) {
       return absl::InvalidArgumentError(
@@ -210,6 +228,9 @@ absl::StatusOr<TunnelSpec> TunnelSpec::Parse(std::string_view text) {
   tunnel.target = *std::move(taken.target);
   tunnel.peers = std::move(taken.peers);
   tunnel.client_auth = taken.client_auth;
+  if (!taken.pins.empty()) {
+    tunnel.pins = std::make_shared<const x509::PeerPins>(std::move(taken.pins));
+  }
   tunnel.name = base::StrCat(Token(tunnel.direction), ":", tunnel.listen.ToString());
   return tunnel;
 }

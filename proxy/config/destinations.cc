@@ -58,6 +58,50 @@ absl::Status ReadConnectTo(const YamlField& field, MeshDestination& destination)
   return absl::OkStatus();
 }
 
+// A list that is not there stays empty.
+absl::Status ReadPinList(const YamlField& pins, std::string_view name,
+                         std::vector<base::Sha256Digest>& list) {
+  const auto field = pins.Find(name);
+  if (!field) {
+    return absl::OkStatus();
+  }
+  auto read = ReadList<base::Sha256Digest>(
+      *field, [](const YamlField& item) -> absl::StatusOr<base::Sha256Digest> {
+        const auto text = item.Text();
+        if (!text.ok()) {
+          return text.status();
+        }
+        auto pin = x509::ParsePin(*text);
+        if (!pin.ok()) {
+          return item.Fault(base::Message(pin.status()));
+        }
+        return pin;
+      });
+  if (!read.ok()) {
+    return read.status();
+  }
+  list = *std::move(read);
+  return absl::OkStatus();
+}
+
+absl::Status ReadPins(const YamlField& field, MeshDestination& destination) {
+  x509::PeerPins pins;
+  absl::Status status = field.ExpectOnly({"caSha256", "keySha256"});
+  if (status.ok()) {
+    status = ReadPinList(field, "caSha256", pins.ca_sha256);
+  }
+  if (status.ok()) {
+    status = ReadPinList(field, "keySha256", pins.key_sha256);
+  }
+  if (status.ok() && pins.empty()) {
+    status = field.Fault("pins nothing; write caSha256 or keySha256, or leave it out");
+  }
+  if (status.ok()) {
+    destination.pins = std::make_shared<const x509::PeerPins>(std::move(pins));
+  }
+  return status;
+}
+
 struct ParsedDestination {
   std::vector<base::Cidr> ranges;
   std::vector<uint16_t> ports;
@@ -66,7 +110,7 @@ struct ParsedDestination {
 
 absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
   ParsedDestination parsed;
-  if (auto status = spec.ExpectOnly({"addresses", "ports", "spiffeIds", "connectTo"});
+  if (auto status = spec.ExpectOnly({"addresses", "ports", "spiffeIds", "connectTo", "pins"});
       !status.ok()) {
     return status;
   }
@@ -97,6 +141,11 @@ absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
   }
   if (const auto field = spec.Find("connectTo")) {
     if (auto status = ReadConnectTo(*field, parsed.destination); !status.ok()) {
+      return status;
+    }
+  }
+  if (const auto field = spec.Find("pins")) {
+    if (auto status = ReadPins(*field, parsed.destination); !status.ok()) {
       return status;
     }
   }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/ip.h"
 #include "common/base/range_map.h"
+#include "common/x509/peer_pins.h"
 #include "common/x509/spiffe_id.h"
 
 namespace postern::config {
@@ -21,8 +22,9 @@ struct MeshDestination {
   std::vector<x509::SpiffeIdPattern> expected;     // exact identities; never empty
   std::optional<base::IpAddress> connect_address;  // instead of the address that was asked for
   uint16_t connect_port = 0;                       // 0: the port that was asked for
+  std::shared_ptr<const x509::PeerPins> pins = nullptr;  // beyond the bundle; null: none
 
-  bool operator==(const MeshDestination&) const = default;
+  bool operator==(const MeshDestination&) const = default;  // pins: the same object
 };
 
 // The static destinations of --destinations FILE. Immutable.
@@ -30,7 +32,8 @@ struct MeshDestination {
 //   kind: Destination
 //   metadata: {name: db}
 //   spec: {addresses: [192.0.2.7, 10.0.0.0/8], ports: [5432], spiffeIds: [spiffe://td/db],
-//          connectTo: 192.0.2.8:15432}
+//          connectTo: 192.0.2.8:15432,
+//          pins: {caSha256: [sha256:HEX], keySha256: [sha256:HEX]}}
 // No ports means every port. The most specific CIDR wins, then an entry with the port, then the
 // first in the file.
 class DestinationSet {

@@ -167,12 +167,19 @@ absl::Status AddTunnel(ProxyConfig& config, std::string_view text) {
 }
 
 Values ShowTunnels(const ProxyConfig& config) {
+  static const std::vector<base::Sha256Digest> kNoPins;
   Values values;
   for (const TunnelSpec& tunnel : config.tunnels) {
     std::string text = base::StrCat(Token(tunnel.direction), ",listen=", tunnel.listen.ToString(),
                                     ",target=", tunnel.target.ToString());
     for (const x509::SpiffeIdPattern& peer : tunnel.peers) {
       base::StrAppend(text, ",peer=", peer.ToString());
+    }
+    for (const auto& pin : tunnel.pins != nullptr ? tunnel.pins->ca_sha256 : kNoPins) {
+      base::StrAppend(text, ",pin-ca=", x509::PinText(pin));
+    }
+    for (const auto& pin : tunnel.pins != nullptr ? tunnel.pins->key_sha256 : kNoPins) {
+      base::StrAppend(text, ",pin-key=", x509::PinText(pin));
     }
     values.push_back(text + (tunnel.client_auth ? "" : ",client-auth=none"));
   }
@@ -291,9 +298,12 @@ constexpr auto kKnobs = std::to_array<Knob>({
      ShowDuration<&C::max_stale>},
 
     {kTraffic, "tunnel",
-     "inbound|outbound,listen=ADDR,target=ADDR,peer=SPIFFE-ID[,peer=...][,client-auth=none]",
+     "inbound|outbound,listen=ADDR,target=ADDR,peer=SPIFFE-ID[,peer=...][,client-auth=none]"
+     "[,pin-ca=sha256:HEX][,pin-key=sha256:HEX]",
      "Explicit tunnel. ADDR is IP:port, [v6]:port, name:port or unix:PATH; '*' as a peer's last "
-     "path segment means all below.",
+     "path segment means all below. Outbound, beyond the bundle: the server must have one of the "
+     "pinned keys (SHA-256 over its SubjectPublicKeyInfo), and one of the pinned CA certificates "
+     "(SHA-256 over the DER) on its verified path; each may be given several times.",
      true, AddTunnel, ShowTunnels},
     {kTraffic, "intercept", "redirect|tproxy|none",
      "How traffic that the rules of `postern intercept` catch arrives.", false,

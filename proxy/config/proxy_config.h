@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/failure.h"
 #include "common/base/log.h"
+#include "common/x509/peer_pins.h"
 #include "common/x509/spiffe_id.h"
 
 namespace postern::config {
@@ -58,6 +60,7 @@ struct TunnelSpec {
   AddressSpec listen;
   AddressSpec target;
   std::vector<x509::SpiffeIdPattern> peers;
+  std::shared_ptr<const x509::PeerPins> pins;  // outbound: beyond the bundle; null: none
   bool client_auth = true;  // false: client-auth=none, the TLS-only mode of an inbound tunnel
   std::string name;         // "inbound:127.0.0.1:8443": for logs, metrics and policy
 

@@ -40,6 +40,7 @@ void OutboundSession::Start() {
   destination_ = via().target.value_or(net::SocketAddress());
   dial_ = destination_;
   expected_ = via().tunnel->peers;
+  pins_ = via().tunnel->pins;
   NeedIdentity();
 }
 
@@ -109,6 +110,7 @@ void OutboundSession::InMesh(const config::MeshDestination& destination) {
       destination.connect_address.value_or(destination_.ip()),
       destination.connect_port != 0 ? destination.connect_port : destination_.port());
   expected_ = destination.expected;
+  pins_ = destination.pins;
   NeedIdentity();
 }
 
@@ -149,8 +151,9 @@ void OutboundSession::Handshake(std::unique_ptr<net::Stream> stream) {
   if (!IdentityIsUsable()) {
     return;
   }
-  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine = tls::TlsEngine::CreateClient(
-      worker().identity->client(), worker().tls_scratch, expected_, upstream_address().ToString());
+  absl::StatusOr<std::unique_ptr<tls::TlsEngine>> engine =
+      tls::TlsEngine::CreateClient(worker().identity->client(), worker().tls_scratch, expected_,
+                                   upstream_address().ToString(), pins_);
   if (!engine.ok()) {
     Fail(CloseReason::kInternal, Side::kUpstream, engine.status());
     return;
@@ -195,6 +198,11 @@ std::optional<base::Failure> OutboundSession::Judge() {
   if (worker().identity != nullptr && !worker().identity->Trusts(*peer)) {
     failure.reason = CloseReason::kPeerUntrusted;
     failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
+    return failure;
+  }
+  if (const auto mismatch = pins_ != nullptr ? pins_->Mismatch(*peer) : std::nullopt) {
+    failure.reason = CloseReason::kPinMismatch;
+    failure.detail = absl::PermissionDeniedError(*mismatch);
     return failure;
   }
   if (std::any_of(expected_.begin(), expected_.end(),

@@ -50,6 +50,7 @@ class OutboundSession final : public Session {
 
   net::SocketAddress dial_;                      // instead of the destination (connectTo)
   std::vector<x509::SpiffeIdPattern> expected_;  // who may answer there
+  std::shared_ptr<const x509::PeerPins> pins_;   // what the server must have beyond the bundle
   std::unique_ptr<identity::EndpointDirectory::Query> query_;
   Carries carries_ = Carries::kMeshTls;
 };

@@ -63,13 +63,16 @@ void TlsEngine::Impl::OfferSession(std::string_view destination) {
   for (const x509::SpiffeIdPattern& one : expected) {
     base::StrAppend(session_key, "\n", one.ToString());
   }
+  if (pins != nullptr) {
+    base::StrAppend(session_key, "\n", pins->ToString());
+  }
   offered = ours.options.sessions->Find(session_key, ours.options.clock->Now());
   if (offered == nullptr) {
     return;
   }
   const uint8_t* at = offered->der.data();
   const SessionPtr session(d2i_SSL_SESSION(nullptr, &at, static_cast<long>(offered->der.size())));
-  if (session == nullptr || !IsExpected(offered->peer.id) ||
+  if (session == nullptr || !IsExpected(offered->peer.id) || PinMismatch(offered->peer) ||
       SSL_set_session(ssl.get(), session.get()) != 1) {
     ForgetOffer();
   }
@@ -253,6 +256,9 @@ bool TlsEngine::Impl::JudgeRestored() {
     failure.reason = base::CloseReason::kIdentityMismatch;
     failure.detail = absl::UnauthenticatedError(
         base::StrCat("the session was made with ", peer->id.uri(), ", who is not expected"));
+  } else if (const std::optional<std::string> mismatch = PinMismatch(*peer)) {
+    failure.reason = base::CloseReason::kPinMismatch;
+    failure.detail = absl::UnauthenticatedError(*mismatch);
   } else {
     return true;
   }
@@ -260,6 +266,10 @@ bool TlsEngine::Impl::JudgeRestored() {
   AlertPeer(alert);
   phase = Phase::kFailed;
   return false;
+}
+
+std::optional<std::string> TlsEngine::Impl::PinMismatch(const x509::VerifiedPeer& who) const {
+  return pins == nullptr ? std::nullopt : pins->Mismatch(who);
 }
 
 bool TlsEngine::Impl::IsExpected(const x509::SpiffeId& id) const {

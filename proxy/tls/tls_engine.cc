@@ -44,8 +44,10 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateServer(
 
 absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::CreateClient(
     std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
-    std::vector<x509::SpiffeIdPattern> expected, std::string_view destination) {
+    std::vector<x509::SpiffeIdPattern> expected, std::string_view destination,
+    std::shared_ptr<const x509::PeerPins> pins) {
   auto impl = std::make_unique<Impl>(std::move(context), scratch, std::move(expected));
+  impl->pins = std::move(pins);
   const absl::Status opened = impl->Open();
   if (!opened.ok()) {
     return opened;

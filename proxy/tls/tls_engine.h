@@ -13,6 +13,7 @@
 #include "common/base/bytes.h"
 #include "common/base/failure.h"
 #include "common/x509/chain_verifier.h"
+#include "common/x509/peer_pins.h"
 #include "common/x509/spiffe_id.h"
 #include "proxy/tls/record_cipher.h"
 #include "proxy/tls/tls_context.h"
@@ -110,10 +111,12 @@ class TlsEngine {
   // wrong server is refused before the client's certificate is shown); empty accepts any verified
   // SVID and leaves the judgement to the caller. `destination`: a session that was made with it and
   // with the same expectations is resumed, and the one that a server of the mesh gives is kept;
-  // empty, or with nobody expected: neither.
+  // empty, or with nobody expected: neither. `pins`: what the server must have beyond the bundle;
+  // null: nothing. A session that was made under other pins is not resumed.
   static absl::StatusOr<std::unique_ptr<TlsEngine>> CreateClient(
       std::shared_ptr<const TlsContext> context, EngineScratch& scratch,
-      std::vector<x509::SpiffeIdPattern> expected, std::string_view destination = {});
+      std::vector<x509::SpiffeIdPattern> expected, std::string_view destination = {},
+      std::shared_ptr<const x509::PeerPins> pins = nullptr);
   ~TlsEngine();
   TlsEngine(const TlsEngine&) = delete;
   TlsEngine& operator=(const TlsEngine&) = delete;

@@ -180,6 +180,12 @@ int TlsEngine::Impl::VerifyPeer(X509_STORE_CTX* store_ctx) {
         id};
     verdict.peer.reset();
   }
+  if (std::optional<std::string> mismatch =
+          verdict.peer.has_value() ? PinMismatch(*verdict.peer) : std::nullopt) {
+    verdict.error = {base::CloseReason::kPinMismatch, X509_V_ERR_CERT_REJECTED, 0,
+                     *std::move(mismatch), verdict.peer->id.uri()};
+    verdict.peer.reset();
+  }
   if (verdict.peer.has_value()) {
     peer = std::move(verdict.peer);
     context->impl().peer_certificates.Share(store_ctx, peer->leaf_sha256);

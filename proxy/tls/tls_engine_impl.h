@@ -53,6 +53,7 @@ struct TlsEngine::Impl final : EngineIo {
   void ForgetOffer();                       // client: what it offered is of no use
   bool JudgeRestored();
   bool IsExpected(const x509::SpiffeId& id) const;
+  std::optional<std::string> PinMismatch(const x509::VerifiedPeer& who) const;
 
   // EngineIo
   size_t TakeInput(base::MutableByteSpan buffer) noexcept override;
@@ -112,6 +113,7 @@ struct TlsEngine::Impl final : EngineIo {
   std::shared_ptr<const TlsContext> context;
   EngineScratch& scratch;
   std::vector<x509::SpiffeIdPattern> expected;
+  std::shared_ptr<const x509::PeerPins> pins;  // null: none
   x509::SslPtr ssl;                      // null once neither the handshake nor a ticket needs it
   TrafficSecret read_secret;             // from the key log until the records are ours
   TrafficSecret write_secret;            // the same

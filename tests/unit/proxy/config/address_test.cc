@@ -88,6 +88,23 @@ TEST(TunnelSpecTest, ReadsTheTlsOnlyMode) {
   EXPECT_EQ(tunnel->name, "inbound:[::]:443");
 }
 
+TEST(TunnelSpecTest, ReadsPinsOfAnOutboundTunnel) {
+  const std::string one = "sha256:" + std::string(64, '1');
+  const std::string two = "sha256:" + std::string(64, '2');
+  const std::string text =
+      "outbound,listen=127.0.0.1:1,target=127.0.0.1:2,peer=spiffe://td/a,pin-ca=" + one +
+      ",pin-ca=" + two + ",pin-key=" + two;
+  const auto tunnel = TunnelSpec::Parse(text);
+  ASSERT_TRUE(tunnel.ok()) << tunnel.status();
+  ASSERT_NE(tunnel->pins, nullptr);
+  EXPECT_EQ(tunnel->pins->ca_sha256.size(), 2U);
+  ASSERT_EQ(tunnel->pins->key_sha256.size(), 1U);
+  EXPECT_EQ(x509::PinText(tunnel->pins->key_sha256[0]), two);
+  const auto without = TunnelSpec::Parse(text.substr(0, text.find(",pin")));
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_EQ(without->pins, nullptr);
+}
+
 TEST(TunnelSpecTest, SaysWhatIsWrong) {
   const std::string ends = "listen=127.0.0.1:1,target=127.0.0.1:2";
   struct Row {
@@ -109,6 +126,10 @@ TEST(TunnelSpecTest, SaysWhatIsWrong) {
       {"inbound," + ends + ",listen=127.0.0.1:3", "listen is given twice"},
       {"inbound,listen=127.0.0.1,target=127.0.0.1:2", "listen: '127.0.0.1' is no address"},
       {"inbound,listen=127.0.0.1:1,target=127.0.0.1:0,peer=spiffe://td/a", "target: port 0"},
+      {"outbound," + ends + ",peer=spiffe://td/a,pin-ca=abc", "pin-ca: 'abc' is no pin"},
+      {"outbound," + ends + ",peer=spiffe://td/a,pin-key=", "pin-key: '' is no pin"},
+      {"inbound," + ends + ",peer=spiffe://td/a,pin-key=sha256:" + std::string(64, '1'),
+       "outbound tunnels only"},
   };
   for (const Row& row : rows) {
     const auto tunnel = TunnelSpec::Parse(row.text);

@@ -54,6 +54,42 @@ TEST(DestinationSetTest, FindsTheMostSpecific) {
   EXPECT_TRUE(DestinationSet().empty());
 }
 
+TEST(DestinationSetTest, ReadsPins) {
+  const std::string one = "sha256:" + std::string(64, '1');
+  const std::string two = "sha256:" + std::string(64, '2');
+  const DestinationSet set = MustRead({
+      "addresses: [10.0.0.7], spiffeIds: [spiffe://td/a], pins: {caSha256: ['" + one + "', '" +
+          two + "'], keySha256: ['" + two + "']}",
+      "addresses: [10.0.0.8], spiffeIds: [spiffe://td/b], pins: {keySha256: ['" + one + "']}",
+      "addresses: [10.0.0.9], spiffeIds: [spiffe://td/c]",
+  });
+  const auto both = set.Find(*base::IpAddress::Parse("10.0.0.7"), 1);
+  ASSERT_NE(both->pins, nullptr);
+  EXPECT_EQ(both->pins->ca_sha256.size(), 2U);
+  EXPECT_EQ(x509::PinText(both->pins->key_sha256.at(0)), two);
+  const auto key = set.Find(*base::IpAddress::Parse("10.0.0.8"), 1);
+  ASSERT_NE(key->pins, nullptr);
+  EXPECT_TRUE(key->pins->ca_sha256.empty());
+  EXPECT_EQ(set.Find(*base::IpAddress::Parse("10.0.0.9"), 1)->pins, nullptr);
+}
+
+TEST(DestinationSetTest, RefusesPinsThatPinNothing) {
+  const std::string start = "addresses: [10.0.0.7], spiffeIds: [spiffe://td/a], pins: ";
+  const std::vector<std::pair<std::string, std::string>> rows = {
+      {"{}", "pins nothing"},
+      {"{caSha256: []}", "caSha256"},
+      {"{caSha256: [abc]}", "'abc' is no pin"},
+      {"{keySha256: abc}", "keySha256"},
+      {"{spkiSha256: [abc]}", "spkiSha256"},
+      {"yes", "pins"},
+  };
+  for (const auto& [pins, expected] : rows) {
+    const auto set = DestinationSet::FromYaml(Destination(start + pins), "d.yaml");
+    EXPECT_EQ(set.status().code(), absl::StatusCode::kInvalidArgument) << pins;
+    EXPECT_THAT(std::string(base::Message(set.status())), HasSubstr(expected)) << pins;
+  }
+}
+
 TEST(DestinationSetTest, FallsBackToAWiderRangeAndKeepsTheFirstInTheFile) {
   const DestinationSet set = MustRead({
       "addresses: [10.0.0.7], ports: [1, 2], spiffeIds: [spiffe://td/first]",

@@ -22,6 +22,7 @@ namespace {
 constexpr int kMaxAnswerBytes = 64 << 20;  // tens of thousands of entries
 
 constexpr std::chrono::seconds kDeadline{10};
+constexpr std::chrono::seconds kRefreshDeadline{60};
 
 absl::Status ExplainConnect(int error, const std::string& path) {
   const std::string flag = base::StrCat("--socket ", base::Printable(path), ": ");
@@ -62,12 +63,13 @@ absl::Status TrySocket(const std::string& path) {
   return failed == 0 ? absl::OkStatus() : ExplainConnect(failed, path);
 }
 
-absl::Status FromGrpc(const grpc::Status& status) {
+absl::Status FromGrpc(const grpc::Status& status, std::chrono::seconds deadline) {
   if (status.ok())
     return absl::OkStatus();
   const std::string text = base::LineSafe(status.error_message(), 1024);
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-    return absl::DeadlineExceededError("the issuer did not answer within 10 s");
+    return absl::DeadlineExceededError(
+        base::StrCat("the issuer did not answer within ", deadline.count(), " s"));
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                       base::StrCat("the issuer refused: ", text));
@@ -80,13 +82,14 @@ struct AdminClient::Impl {
 
   // One unary call: `method` is a member of the stub.
   template <typename Response, typename Request, typename Method>
-  absl::StatusOr<Response> Call(Method method, const Request& request) {
+  absl::StatusOr<Response> Call(Method method, const Request& request,
+                                std::chrono::seconds deadline = kDeadline) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    context.set_deadline(std::chrono::system_clock::now() + deadline);
     Response response;
     const grpc::Status status = ((*stub).*method)(&context, request, &response);
     if (!status.ok())
-      return FromGrpc(status);
+      return FromGrpc(status, deadline);
     return response;
   }
 };
@@ -122,6 +125,13 @@ absl::StatusOr<v1::CreateTokenResponse> AdminClient::CreateToken(
 }
 absl::StatusOr<v1::BundleSet> AdminClient::GetBundles() {
   return impl_->Call<v1::BundleSet>(&v1::Admin::Stub::GetBundles, v1::GetBundlesRequest());
+}
+absl::StatusOr<v1::BundleList> AdminClient::ListBundles() {
+  return impl_->Call<v1::BundleList>(&v1::Admin::Stub::ListBundles, v1::ListBundlesRequest());
+}
+absl::StatusOr<v1::BundleList> AdminClient::RefreshBundles(
+    const v1::RefreshBundlesRequest& request) {
+  return impl_->Call<v1::BundleList>(&v1::Admin::Stub::RefreshBundles, request, kRefreshDeadline);
 }
 absl::StatusOr<v1::PolicyDocuments> AdminClient::PutPolicy(const v1::PolicyDocuments& documents) {
   return impl_->Call<v1::PolicyDocuments>(&v1::Admin::Stub::PutPolicy, documents);

@@ -25,6 +25,9 @@ class AdminClient {
   absl::StatusOr<v1::DeleteEntryResponse> DeleteEntry(const v1::DeleteEntryRequest& request);
   absl::StatusOr<v1::CreateTokenResponse> CreateToken(const v1::CreateTokenRequest& request);
   absl::StatusOr<v1::BundleSet> GetBundles();
+  absl::StatusOr<v1::BundleList> ListBundles();
+  // Blocks for as long as all the endpoints may take: up to a minute.
+  absl::StatusOr<v1::BundleList> RefreshBundles(const v1::RefreshBundlesRequest& request);
   absl::StatusOr<v1::PolicyDocuments> PutPolicy(const v1::PolicyDocuments& documents);
   absl::StatusOr<v1::PolicyDocuments> GetPolicy();
   absl::StatusOr<v1::IssuerStatus> GetStatus();

@@ -271,7 +271,7 @@ class Connection {
     }
     const std::string reason =
         judge_.refusal().empty() ? x509::TakeOpensslReason() : judge_.refusal();
-    return absl::UnauthenticatedError(base::StrCat(what, ": ", base::Printable(reason)));
+    return absl::UnauthenticatedError(base::StrCat(what, ": ", base::LineSafe(reason)));
   }
   bool PeerHasClosed() const {
     SSL* ssl = nullptr;

@@ -58,6 +58,7 @@ struct TrustDomainRoots {
   std::string trust_domain;
   std::vector<std::string> root_der;
   std::vector<std::string> retired_root_sha256 = {};  // see postern.v1.TrustBundle
+  bool operator==(const TrustDomainRoots&) const = default;
 };
 
 struct BundleSet {

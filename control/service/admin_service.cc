@@ -7,6 +7,7 @@
 
 #include "common/base/strings.h"
 #include "control/service/caller.h"
+#include "control/service/federation.h"
 #include "control/service/messages.h"
 #include "control/service/rotation_messages.h"
 #include "postern/v1/admin.grpc.pb.h"
@@ -70,6 +71,26 @@ class AdminService final : public v1::Admin::Service {
     const absl::Status allowed = CheckOperator(*context, "ca status");
     return ToGrpc(allowed.ok() ? TellCaStatus(*response) : allowed);
   }
+  grpc::Status ListBundles(grpc::ServerContext* context, const v1::ListBundlesRequest* /*request*/,
+                           v1::BundleList* response) override {
+    const absl::Status allowed = CheckOperator(*context, "bundle list");
+    if (allowed.ok()) {
+      FillBundles(*response);
+    }
+    return ToGrpc(allowed);
+  }
+  grpc::Status RefreshBundles(grpc::ServerContext* context,
+                              const v1::RefreshBundlesRequest* request,
+                              v1::BundleList* response) override {
+    absl::Status done = CheckOperator(*context, "bundle refresh");
+    if (done.ok()) {
+      done = parts_.federation->Refresh(request->trust_domain(), request->accept_older());
+    }
+    if (done.ok()) {
+      FillBundles(*response);
+    }
+    return ToGrpc(done);
+  }
 
  private:
   // PermissionDenied unless the peer is root or our own user. Leaves an audit line.
@@ -90,6 +111,7 @@ class AdminService final : public v1::Admin::Service {
   absl::Status DoRotateCa(const grpc::ServerContext& context, const v1::RotateCaRequest& request,
                           v1::CaStatus& response);
   absl::Status TellCaStatus(v1::CaStatus& response) const;
+  void FillBundles(v1::BundleList& response) const;
 
   const ServiceParts parts_;
   issue::Registry& registry_;
@@ -244,6 +266,21 @@ absl::Status AdminService::DoRotateCa(const grpc::ServerContext& context,
     return made;
   }
   return TellCaStatus(response);
+}
+
+void AdminService::FillBundles(v1::BundleList& response) const {
+  const std::shared_ptr<const mesh::BundleSet> set = parts_.mesh->bundles();
+  *response.mutable_version() = ToMessage(set->version);
+  v1::BundleList::Bundle& own = *response.add_bundles();
+  own.set_trust_domain(set->bundles.front().trust_domain);
+  own.set_own(true);
+  for (const std::string& der : set->bundles.front().root_der) {
+    own.add_root_der(der);
+  }
+  const absl::Time now = parts_.clock->Now();
+  for (const federation::ForeignStatus& one : parts_.federation->Foreign()) {
+    *response.add_bundles() = ToMessage(one, now);
+  }
 }
 
 }  // namespace

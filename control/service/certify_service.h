@@ -20,6 +20,8 @@ class Service;
 
 namespace postern::service {
 
+class Federation;
+
 // What the handlers work with; all of it outlives the servers.
 struct ServiceParts {
   issue::Issuer* issuer = nullptr;
@@ -34,6 +36,7 @@ struct ServiceParts {
   const UnixListener* unix_listener = nullptr;
   const base::Clock* clock = nullptr;
   StagedRotation* rotation = nullptr;
+  Federation* federation = nullptr;
 };
 
 // At most this many certificate requests at work at once; the next is told when to come back.

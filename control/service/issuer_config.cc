@@ -29,6 +29,9 @@ struct Raw {
   uint32_t max_connections_per_source = 2'000;
   std::string log_level = "info";
   std::string log_format = "text";
+  std::string bundle_endpoint, bundle_endpoint_cert, bundle_endpoint_key;
+  std::string bundle_refresh_hint = "5m";
+  std::vector<std::string> federate;
 };
 
 constexpr std::string_view kEnvironmentPrefix = "POSTERN_";
@@ -84,6 +87,26 @@ void AddOptions(CLI::App& app, Raw& raw) {
       ->capture_default_str();
 }
 
+void AddFederationOptions(CLI::App& app, Raw& raw) {
+  app.add_option("--bundle-endpoint", raw.bundle_endpoint,
+                 "Serves this trust domain's roots over HTTPS to others, IP:PORT or [V6]:PORT; "
+                 "with the issuer's own certificate (https_spiffe) unless one is given");
+  app.add_option("--bundle-endpoint-cert", raw.bundle_endpoint_cert,
+                 "Certificate of the bundle endpoint with its intermediates (https_web), PEM; "
+                 "re-read when it changes");
+  app.add_option("--bundle-endpoint-key", raw.bundle_endpoint_key,
+                 "Private key of that certificate, PEM; readable by this user only");
+  app.add_option("--bundle-refresh-hint", raw.bundle_refresh_hint,
+                 "How often others should fetch the bundle: 10s to 24h")
+      ->capture_default_str();
+  app.add_option("--federate", raw.federate,
+                 "Fetches the bundle of another trust domain, repeatable: "
+                 "trust-domain=TD,url=https://HOST[:PORT][/PATH],profile=https_web[,ca=FILE] or "
+                 "...,profile=https_spiffe,endpoint-id=SPIFFE-ID[,bundle=FILE]")
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args(false);
+}
+
 // CLI11 lets the file win over the environment; ours is flag, environment, file. So the environment
 // is handed over as flags, in front of the real ones, for every flag that was not given.
 std::vector<std::string> WithEnvironment(const CLI::App& app, int argc, const char* const* argv) {
@@ -100,8 +123,17 @@ std::vector<std::string> WithEnvironment(const CLI::App& app, int argc, const ch
         std::any_of(given.begin(), given.end(), [&flag](const std::string& argument) {
           return argument == flag || argument.starts_with(flag + "=");
         });
-    if (!on_command_line) {
+    if (on_command_line) {
+      continue;
+    }
+    if (option->get_items_expected_max() == 1) {
       all.push_back(flag + "=" + value);
+      continue;
+    }
+    for (const std::string_view line : base::Split(value, '\n')) {
+      if (!line.empty()) {
+        all.push_back(base::StrCat(flag, "=", line));
+      }
     }
   }
   all.insert(all.end(), given.begin(), given.end());
@@ -149,6 +181,39 @@ absl::StatusOr<std::optional<absl::Duration>> ParseGrace(const std::string& text
   return std::optional(grace);
 }
 
+absl::Status CheckFederation(const Raw& raw, IssuerConfig& config) {
+  if (!raw.bundle_endpoint.empty()) {
+    const absl::StatusOr<ListenAddress> address =
+        ParseListen("--bundle-endpoint", raw.bundle_endpoint);
+    if (!address.ok()) {
+      return address.status();
+    }
+    config.bundle_endpoint = *address;
+  }
+  const bool has_certificate = !raw.bundle_endpoint_cert.empty();
+  if (has_certificate != !raw.bundle_endpoint_key.empty() ||
+      (has_certificate && raw.bundle_endpoint.empty())) {
+    return absl::InvalidArgumentError(
+        "--bundle-endpoint-cert, --bundle-endpoint-key: give both, and --bundle-endpoint");
+  }
+  config.bundle_endpoint_cert = raw.bundle_endpoint_cert;
+  config.bundle_endpoint_key = raw.bundle_endpoint_key;
+  if (!absl::ParseDuration(raw.bundle_refresh_hint, &config.bundle_refresh_hint) ||
+      config.bundle_refresh_hint < absl::Seconds(10) ||
+      config.bundle_refresh_hint > absl::Hours(24)) {
+    return absl::InvalidArgumentError(base::StrCat(
+        "--bundle-refresh-hint: '", raw.bundle_refresh_hint, "' is no duration from 10s to 24h"));
+  }
+  for (const std::string& text : raw.federate) {
+    absl::StatusOr<federation::FederationSpec> spec = federation::FederationSpec::Parse(text);
+    if (!spec.ok()) {
+      return absl::InvalidArgumentError(base::StrCat("--federate: ", base::Message(spec.status())));
+    }
+    config.federate.push_back(*std::move(spec));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   if (raw.trust_domain.empty()) {
     return absl::InvalidArgumentError("--trust-domain: required; for example example.org");
@@ -187,6 +252,9 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   config.max_connections_per_source = raw.max_connections_per_source;
   config.log_level = raw.log_level;
   config.log_format = raw.log_format == "json" ? base::LogFormat::kJson : base::LogFormat::kText;
+  if (absl::Status federation = CheckFederation(raw, config); !federation.ok()) {
+    return federation;
+  }
   return config;
 }
 
@@ -205,6 +273,7 @@ ParseOutcome ParseIssuerConfig(int argc, const char* const* argv) {
       "the flag wins over the environment, the environment over the file.");
   try {
     AddOptions(app, raw);
+    AddFederationOptions(app, raw);
     app.set_config("--config", "", "TOML file with these flags' names");
     std::vector<std::string> arguments = WithEnvironment(app, argc, argv);
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
@@ -230,6 +299,7 @@ std::string IssuerConfigReference() {
   Raw raw;
   CLI::App app;
   AddOptions(app, raw);
+  AddFederationOptions(app, raw);
   for (const CLI::Option* option : app.get_options()) {
     const std::string name = option->get_single_name();
     if (name == "help" || name == "version") {

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "common/base/log.h"
 #include "common/x509/spiffe_id.h"
+#include "control/federation/federation_spec.h"
 
 namespace postern::service {
 
@@ -35,6 +37,12 @@ struct IssuerConfig {
   size_t max_connections_per_source = 2'000;
   std::string log_level = "info";
   base::LogFormat log_format = base::LogFormat::kText;
+  // Federation.
+  std::optional<ListenAddress> bundle_endpoint = std::nullopt;
+  std::string bundle_endpoint_cert = {};  // both or none: the issuer's own certificate
+  std::string bundle_endpoint_key = {};
+  absl::Duration bundle_refresh_hint = absl::Minutes(5);
+  std::vector<federation::FederationSpec> federate = {};
 };
 
 // What Parse says when nothing is to be run: print `text` and exit with `exit_code`.

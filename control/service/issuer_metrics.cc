@@ -118,6 +118,33 @@ void Rotation(Families& families, const RotationGauges& rotation) {
   }
 }
 
+void FederationFetches(Families& families, const IssuerGauges& gauges) {
+  prometheus::MetricFamily& fetches = Family(families, Metric::kFederationFetches);
+  for (const federation::ForeignStatus& one : gauges.federated) {
+    for (size_t i = 0; i < one.fetches.size(); ++i) {
+      const auto result = static_cast<federation::FetchResult>(i);
+      prometheus::ClientMetric sample;
+      sample.label.push_back({"trust_domain", one.trust_domain});
+      sample.label.push_back({"result", std::string(federation::Token(result))});
+      sample.counter.value = static_cast<double>(one.fetches[i]);
+      fetches.metric.push_back(std::move(sample));
+    }
+  }
+}
+
+void FederationGauges(Families& families, const IssuerGauges& gauges) {
+  prometheus::MetricFamily& age = Family(families, Metric::kFederatedAge);
+  for (const federation::ForeignStatus& one : gauges.federated) {
+    Sample(age, absl::ToDoubleSeconds(gauges.now - one.fetched_at), one.trust_domain);
+  }
+  prometheus::MetricFamily& roots = Family(families, Metric::kFederatedRoots);
+  for (const federation::ForeignStatus& one : gauges.federated) {
+    Sample(roots, static_cast<double>(one.root_der.size()), one.trust_domain);
+  }
+  FederationFetches(families, gauges);
+  One(families, Metric::kBundlesServed, static_cast<double>(gauges.bundles_served));
+}
+
 double Seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
 }
@@ -190,6 +217,7 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   One(families, Metric::kRootKey, gauges.root_key_present ? 1 : 0);
   One(families, Metric::kReady, gauges.ready ? 1 : 0);
   One(families, Metric::kLogDropped, static_cast<double>(base::DroppedLogLines()));
+  FederationGauges(families, gauges);
   One(families, Metric::kBuild, 1, POSTERN_VERSION);
   Process(families);
   return prometheus::TextSerializer().Serialize(families);

@@ -17,6 +17,7 @@
 #include "control/attest/enrolled_key.h"
 #include "control/service/admin_service.h"
 #include "control/service/certify_service.h"
+#include "control/service/federation.h"
 #include "control/service/mesh_service.h"
 #include "control/service/staged_rotation.h"
 #include "control/service/tcp_listener.h"
@@ -89,6 +90,7 @@ struct IssuerProcess::Impl {
   std::unique_ptr<issue::Issuer> issuer;
   std::unique_ptr<issue::Registry> registry;
   std::shared_ptr<mesh::MeshState> mesh;
+  std::unique_ptr<Federation> federation;
   std::unique_ptr<ca::CaRotation> ca_rotation;
   std::unique_ptr<StagedRotation> rotation;
   std::unique_ptr<rpc::IssuerServerCredentials> credentials;
@@ -101,7 +103,6 @@ struct IssuerProcess::Impl {
   std::unique_ptr<TcpListener> tcp_listener;
   std::unique_ptr<http::HttpServer> http;
 
-  std::mutex bundles_mutex;      // who tells the mesh tells it the newest
   std::mutex renewal_mutex;      // a renewal at a time: Tick's, or after a step of a rotation
   mutable std::mutex own_mutex;  // taken after renewal_mutex; the scrape reads what Tick renews
   std::shared_ptr<const ca::SigningSlot> own_signer;  // of the own certificate; null: there is none
@@ -116,6 +117,9 @@ struct IssuerProcess::Impl {
 // thread's server only in name: destroying it joins the thread, which must not hand connections to
 // a server that is gone.
 IssuerProcess::Impl::~Impl() {
+  if (federation != nullptr) {
+    federation->Stop();
+  }
   http.reset();
   if (unix_listener != nullptr) {
     unix_listener->Stop();
@@ -159,7 +163,11 @@ absl::Status IssuerProcess::Impl::OpenState() {
     return state.status();
   }
   mesh = *std::move(state);
-  mesh->SetBundles(BundlesOf(*ca));
+  auto federated = Federation::Open(config, *ca, *store, *mesh, clock);
+  if (!federated.ok()) {
+    return federated.status();
+  }
+  federation = *std::move(federated);
   MakeRotation();
   return absl::OkStatus();
 }
@@ -178,11 +186,8 @@ void IssuerProcess::Impl::MakeRotation() {
 
 // After a step of a rotation, on the thread that made it. What fails here Tick tries again.
 void IssuerProcess::Impl::OnCaChanged() {
-  {
-    const std::lock_guard<std::mutex> lock(bundles_mutex);
-    if (mesh->bundles()->version != ca->bundle_version()) {
-      mesh->SetBundles(BundlesOf(*ca));
-    }
+  if (const absl::Status published = federation->Publish(); !published.ok()) {
+    spdlog::warn("bundles not published, to be tried again: {}", base::Message(published));
   }
   RenewOwnCertificateIfDue();
 }
@@ -225,6 +230,9 @@ absl::Status IssuerProcess::Impl::RenewOwnCertificate() {
   } else if (absl::Status replaced = credentials->Replace(**own, slot->root.get());
              !replaced.ok()) {
     return replaced;
+  }
+  if (absl::Status set = federation->SetOwnSvid(**own); !set.ok()) {
+    return set;
   }
   const std::lock_guard<std::mutex> lock(own_mutex);
   own_signer = slot;
@@ -271,7 +279,8 @@ ServiceParts IssuerProcess::Impl::Parts() {
           .counters = &counters,
           .unix_listener = unix_listener.get(),
           .clock = &clock,
-          .rotation = rotation.get()};
+          .rotation = rotation.get(),
+          .federation = federation.get()};
 }
 
 absl::Status IssuerProcess::Impl::ListenTcp() {
@@ -380,6 +389,9 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
     gauges.rotation = *std::move(stands);
   }
   gauges.ready = CheckReady().ok();
+  gauges.federated = federation->Foreign();
+  gauges.bundles_served = federation->endpoint_served();
+  gauges.now = clock.Now();
   const std::lock_guard<std::mutex> lock(own_mutex);
   gauges.own_not_after = own_not_after;
   return gauges;
@@ -411,6 +423,7 @@ absl::StatusOr<std::unique_ptr<IssuerProcess>> IssuerProcess::Start(const Issuer
       return done;
     }
   }
+  impl->federation->Start();
   return std::unique_ptr<IssuerProcess>(new IssuerProcess(std::move(impl)));
 }
 
@@ -422,6 +435,7 @@ void IssuerProcess::Tick() {
   const absl::Duration now = impl_->clock.SinceBoot();
   impl_->rotation->Tick();
   impl_->RenewOwnCertificateIfDue();
+  impl_->federation->Tick();
   if (const absl::Status kept = impl_->mesh->Maintain(); !kept.ok()) {
     spdlog::warn("connected proxies not stored: {}", base::Message(kept));
   }
@@ -452,6 +466,10 @@ uint16_t IssuerProcess::grpc_port() const {
 
 uint16_t IssuerProcess::admin_port() const {
   return impl_->http->port();
+}
+
+uint16_t IssuerProcess::bundle_endpoint_port() const {
+  return impl_->federation->endpoint_port();
 }
 
 }  // namespace postern::service

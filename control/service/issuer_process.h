@@ -35,6 +35,7 @@ class IssuerProcess {
   std::string Metrics() const;  // any thread
   uint16_t grpc_port() const;   // as bound, for port 0
   uint16_t admin_port() const;
+  uint16_t bundle_endpoint_port() const;  // 0: none
 
  private:
   struct Impl;

@@ -55,6 +55,26 @@ v1::BundleSet ToMessage(const mesh::BundleSet& bundles) {
   return message;
 }
 
+v1::BundleList::Bundle ToMessage(const federation::ForeignStatus& foreign, absl::Time now) {
+  v1::BundleList::Bundle message;
+  message.set_trust_domain(foreign.trust_domain);
+  for (const std::string& der : foreign.root_der) {
+    message.add_root_der(der);
+  }
+  message.set_url(foreign.url);
+  message.set_profile(std::string(federation::Token(foreign.profile)));
+  message.set_endpoint_id(foreign.endpoint_id);
+  if (foreign.sequence.has_value()) {
+    message.set_sequence(*foreign.sequence);
+  }
+  const bool confirmed = foreign.fetched_at != absl::InfinitePast();
+  message.set_fetched_at(confirmed ? absl::ToUnixSeconds(foreign.fetched_at) : 0);
+  message.set_age_seconds(confirmed ? absl::ToInt64Seconds(now - foreign.fetched_at) : -1);
+  message.set_refresh_seconds(absl::ToInt64Seconds(foreign.refresh));
+  message.set_last_error(foreign.last_error);
+  return message;
+}
+
 v1::PolicyDocuments ToMessage(const store::PolicyDocuments& policy) {
   v1::PolicyDocuments message;
   *message.mutable_version() = ToMessage(policy.version);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "control/federation/foreign_bundles.h"
 #include "control/mesh/types.h"
 #include "control/store/types.h"
 #include "postern/v1/admin.pb.h"
@@ -16,6 +18,7 @@ v1::Version ToMessage(const store::Version& version);
 store::Version FromMessage(const v1::Version& version);
 
 v1::BundleSet ToMessage(const mesh::BundleSet& bundles);
+v1::BundleList::Bundle ToMessage(const federation::ForeignStatus& foreign, absl::Time now);
 v1::PolicyDocuments ToMessage(const store::PolicyDocuments& policy);
 v1::MeshResponse::EndpointUpdate ToMessage(const mesh::EndpointUpdate& update);
 

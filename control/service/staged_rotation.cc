@@ -8,8 +8,9 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "common/base/strings.h"
-#include "common/x509/certificate.h"
+#include "common/x509/trust_bundle.h"
 #include "control/issue/issuer.h"
+#include "control/service/federation.h"
 
 namespace postern::service {
 namespace {
@@ -33,23 +34,6 @@ std::string Utc(absl::Time time) {
 
 }  // namespace
 
-mesh::BundleSet BundlesOf(const ca::CaSigner& ca) {
-  // The version first: a step in between then makes it too old for what it names, and is told next.
-  mesh::BundleSet set{ca.bundle_version(), {}};
-  const std::shared_ptr<const x509::TrustBundleSet> bundles = ca.bundles();
-  for (const auto& [name, bundle] : bundles->bundles()) {
-    mesh::TrustDomainRoots roots{.trust_domain = name, .root_der = {}};
-    for (const x509::X509Ptr& root : bundle.roots()) {
-      roots.root_der.push_back(x509::CertificateToDer(root.get()));
-    }
-    for (const base::Sha256Digest& digest : bundle.retired_roots()) {
-      roots.retired_root_sha256.emplace_back(base::AsText(digest));
-    }
-    set.bundles.push_back(std::move(roots));
-  }
-  return set;
-}
-
 std::vector<std::string> StagedRotation::NotFollowed() const {
   const store::Version present = parts_.mesh->bundles()->version;
   std::vector<std::string> names;
@@ -63,7 +47,23 @@ std::vector<std::string> StagedRotation::NotFollowed() const {
   return names;
 }
 
+// Where the store failed when the bundle was to be published, the mesh still tells the one before,
+// which everybody has acknowledged.
+absl::Status StagedRotation::CheckTold() const {
+  const std::shared_ptr<const mesh::BundleSet> told = parts_.mesh->bundles();
+  const std::shared_ptr<const x509::TrustBundleSet> held = parts_.signer->bundles();
+  const x509::TrustBundle* const own = held->Find(parts_.signer->trust_domain().name());
+  if (own != nullptr && !told->bundles.empty() && told->bundles.front() == RootsOf(*own)) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      "the present bundle has not been published yet; the issuer goes on trying");
+}
+
 absl::Status StagedRotation::CheckFollowed() const {
+  if (absl::Status told = CheckTold(); !told.ok()) {
+    return told;
+  }
   const std::vector<std::string> missing = NotFollowed();
   if (missing.empty()) {
     return absl::OkStatus();

@@ -85,6 +85,7 @@ class StagedRotation {
 
  private:
   absl::Status Make(ca::CaKind kind, RotationStep step, bool force);
+  absl::Status CheckTold() const;
   absl::Status CheckFollowed() const;
   absl::Status CheckUnused(const ca::RotationState& state) const;
   std::vector<std::string> NotFollowed() const;
@@ -110,8 +111,5 @@ class StagedRotation {
   std::string blocked_;
   bool unsettled_ = false;  // a step was made by halves: Tick finishes it
 };
-
-// What the CA's bundles are as the mesh tells them.
-mesh::BundleSet BundlesOf(const ca::CaSigner& ca);
 
 }  // namespace postern::service

@@ -278,6 +278,77 @@ TEST_F(CliTest, ShowsRootsInTheFormsThatTheProxyTakes) {
   EXPECT_EQ(json::parse(Ask({"bundle", "show", "--output", "json"}).out)["roots"][0]["pin"], pin);
 }
 
+TEST_F(CliTest, ShowsTheRootsOfOneTrustDomainAtATime) {
+  const testing::TestCa own("td");
+  const testing::TestCa foreign("other");
+  for (const testing::TestCa* ca : {&own, &foreign}) {
+    v1::TrustBundle* bundle = admin_.bundles.add_bundles();
+    bundle->set_trust_domain(ca->trust_domain().name());
+    bundle->add_root_der(x509::CertificateToDer(ca->root()));
+  }
+  EXPECT_EQ(Ask({"bundle", "show", "--output", "pem"}).out, x509::CertificateToPem(own.root()))
+      << "what goes into --issuer-bundle holds no foreign root";
+  EXPECT_EQ(Ask({"bundle", "show", "--output", "pem", "--domain", "other"}).out,
+            x509::CertificateToPem(foreign.root()));
+  const json document =
+      json::parse(Ask({"bundle", "show", "--output", "spiffe", "--domain", "other"}).out);
+  EXPECT_EQ(document["keys"].size(), 1U);
+  EXPECT_EQ(document["keys"][0]["use"], "x509-svid");
+  const Outcome none = Ask({"bundle", "show", "--domain", "third"});
+  EXPECT_EQ(none.status, 1);
+  EXPECT_THAT(none.err, HasSubstr("no roots of 'third'"));
+}
+
+TEST_F(CliTest, ListsWhatIsHeldOfEachTrustDomainAndHowOldItIs) {
+  v1::BundleList::Bundle* own = admin_.bundle_list.add_bundles();
+  own->set_trust_domain("td");
+  own->set_own(true);
+  own->add_root_der("x");
+  v1::BundleList::Bundle* foreign = admin_.bundle_list.add_bundles();
+  foreign->set_trust_domain("other");
+  foreign->add_root_der("x");
+  foreign->add_root_der("y");
+  foreign->set_url("https://other:8443/");
+  foreign->set_profile("https_spiffe");
+  foreign->set_endpoint_id("spiffe://other/postern/identity");
+  foreign->set_sequence(7);
+  foreign->set_fetched_at(1767225600);
+  foreign->set_age_seconds(90);
+  foreign->set_refresh_seconds(300);
+  foreign->set_last_error("connection refused");
+  v1::BundleList::Bundle* never = admin_.bundle_list.add_bundles();
+  never->set_trust_domain("third");
+  never->set_age_seconds(-1);
+  const Outcome text = Ask({"bundle", "list"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  EXPECT_THAT(text.out, AllOf(HasSubstr("our own"), HasSubstr("confirmed 1m30s ago"),
+                              HasSubstr("never fetched"), HasSubstr("connection refused"),
+                              HasSubstr("spiffe://other/postern/identity"),
+                              HasSubstr("sequence   7"), HasSubstr("every 5m")));
+  const json list = json::parse(Ask({"bundle", "list", "--output", "json"}).out)["bundles"];
+  EXPECT_EQ(list[0]["own"], true);
+  EXPECT_EQ(list[1]["age_seconds"], 90);
+  EXPECT_EQ(list[1]["fetched_at"], "2026-01-01T00:00:00Z");
+  EXPECT_TRUE(list[2]["age_seconds"].is_null());
+  EXPECT_TRUE(list[2]["sequence"].is_null());
+}
+
+TEST_F(CliTest, RefreshesAllBundlesOrOne) {
+  EXPECT_EQ(Ask({"bundle", "refresh"}).status, 0);
+  EXPECT_EQ(admin_.last_refresh.trust_domain(), "");
+  EXPECT_FALSE(admin_.last_refresh.accept_older());
+  EXPECT_EQ(Ask({"bundle", "refresh", "--domain", "other", "--accept-older"}).status, 0);
+  EXPECT_EQ(admin_.last_refresh.trust_domain(), "other");
+  EXPECT_TRUE(admin_.last_refresh.accept_older());
+  const Outcome all = Ask({"bundle", "refresh", "--accept-older"});
+  EXPECT_EQ(all.status, 2);
+  EXPECT_THAT(all.err, HasSubstr("--domain"));
+  admin_.refuse = "bundle of other not refreshed";
+  const Outcome failed = Ask({"bundle", "refresh"});
+  EXPECT_EQ(failed.status, 1);
+  EXPECT_THAT(failed.err, HasSubstr("bundle of other not refreshed"));
+}
+
 constexpr char kPolicy[] = R"(apiVersion: postern.dev/v1
 kind: AuthorizationPolicy
 metadata: {name: db-clients}

@@ -38,6 +38,8 @@ class FakeAdmin final : public v1::Admin::Service {
   std::vector<v1::Entry> entries;
   v1::PolicyDocuments policy;
   v1::BundleSet bundles;
+  v1::BundleList bundle_list;
+  v1::RefreshBundlesRequest last_refresh;
   v1::IssuerStatus status;
   std::vector<v1::CaStatus> ca_statuses;  // GetCaStatus gives them in turn, the last for ever
   std::vector<v1::RotateCaRequest> ca_steps;
@@ -88,6 +90,17 @@ class FakeAdmin final : public v1::Admin::Service {
   grpc::Status GetBundles(grpc::ServerContext*, const v1::GetBundlesRequest*,
                           v1::BundleSet* response) override {
     *response = bundles;
+    return Verdict();
+  }
+  grpc::Status ListBundles(grpc::ServerContext*, const v1::ListBundlesRequest*,
+                           v1::BundleList* response) override {
+    *response = bundle_list;
+    return Verdict();
+  }
+  grpc::Status RefreshBundles(grpc::ServerContext*, const v1::RefreshBundlesRequest* request,
+                              v1::BundleList* response) override {
+    last_refresh = *request;
+    *response = bundle_list;
     return Verdict();
   }
   grpc::Status PutPolicy(grpc::ServerContext*, const v1::PolicyDocuments* request,

@@ -470,6 +470,64 @@ TEST(IssuerConfigTest, TheGraceIsALifetimeUnlessATimeIsGiven) {
   EXPECT_EQ(grace({"--renewal-grace", "144h"}), absl::Hours(144));
 }
 
+TEST(IssuerConfigTest, ReadsFederationsFromFlagsAndFromLinesOfTheEnvironment) {
+  const std::string b = "trust-domain=b.test,url=https://b.test/,profile=https_web";
+  const std::string c = "trust-domain=c.test,url=https://c.test/,profile=https_web";
+  const char* arguments[] = {"postern-identity",
+                             "--trust-domain",
+                             "td",
+                             "--state-dir",
+                             "s",
+                             "--federate",
+                             b.c_str(),
+                             "--federate",
+                             c.c_str(),
+                             "--bundle-endpoint",
+                             "[::]:8443",
+                             "--bundle-refresh-hint",
+                             "90s"};
+  const ParseOutcome flags = ParseIssuerConfig(13, arguments);
+  ASSERT_TRUE(flags.config.has_value()) << flags.exit->text;
+  ASSERT_EQ(flags.config->federate.size(), 2U);
+  EXPECT_EQ(flags.config->federate[1].trust_domain.name(), "c.test");
+  ASSERT_TRUE(flags.config->bundle_endpoint.has_value());
+  EXPECT_EQ(flags.config->bundle_endpoint->host, "::");
+  EXPECT_EQ(flags.config->bundle_endpoint->port, 8443);
+  EXPECT_EQ(flags.config->bundle_refresh_hint, absl::Seconds(90));
+
+  setenv("POSTERN_FEDERATE", (b + "\n" + c + "\n").c_str(), 1);
+  const ParseOutcome environment = ParseIssuerConfig(5, arguments);
+  const ParseOutcome both = ParseIssuerConfig(7, arguments);
+  unsetenv("POSTERN_FEDERATE");
+  ASSERT_TRUE(environment.config.has_value()) << environment.exit->text;
+  EXPECT_EQ(environment.config->federate.size(), 2U);
+  EXPECT_FALSE(environment.config->bundle_endpoint.has_value());
+  ASSERT_TRUE(both.config.has_value()) << both.exit->text;
+  EXPECT_EQ(both.config->federate.size(), 1U) << "the flag wins";
+}
+
+TEST(IssuerConfigTest, NamesFlagAndMendOfAWrongFederation) {
+  const std::vector<std::pair<std::vector<const char*>, std::string>> rows = {
+      {{"--federate", "b.test"}, "--federate: "},
+      {{"--federate", "trust-domain=b.test,url=http://b.test,profile=https_web"},
+       "--federate: url: "},
+      {{"--bundle-endpoint", "here"}, "--bundle-endpoint: "},
+      {{"--bundle-endpoint", "127.0.0.1:1", "--bundle-endpoint-cert", "c"}, "give both"},
+      {{"--bundle-endpoint-cert", "c", "--bundle-endpoint-key", "k"}, "and --bundle-endpoint"},
+      {{"--bundle-refresh-hint", "1s"}, "--bundle-refresh-hint: "},
+  };
+  for (const auto& [more, expected] : rows) {
+    std::vector<const char*> arguments = {"postern-identity", "--trust-domain", "td", "--state-dir",
+                                          "s"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ParseOutcome outcome =
+        ParseIssuerConfig(static_cast<int>(arguments.size()), arguments.data());
+    ASSERT_TRUE(outcome.exit.has_value()) << expected;
+    EXPECT_EQ(outcome.exit->exit_code, 2);
+    EXPECT_THAT(outcome.exit->text, HasSubstr(expected));
+  }
+}
+
 TEST(IssuerConfigTest, AFlagWinsOverTheEnvironmentAndThatOverTheFile) {
   testing::TempDir directory;
   const std::string file = directory.path() + "/identity.toml";

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "common/x509/certificate.h"
+#include "control/service/federation.h"
 #include "control/service/issuer_metrics.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing/temp_dir.h"
@@ -23,6 +24,11 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 constexpr absl::Duration kTick = absl::Seconds(1);
+
+// What the process tells the mesh after a step.
+mesh::BundleSet BundlesOf(const ca::CaSigner& ca) {
+  return {ca.bundle_version(), {RootsOf(*ca.bundles()->Find(ca.trust_domain().name()))}};
+}
 
 class StagedRotationTest : public ::testing::Test {
  protected:
@@ -51,7 +57,12 @@ class StagedRotationTest : public ::testing::Test {
         .certificates = &store_->certificates(),
         .mesh = mesh_.get(),
         .clock = &clock_,
-        .on_change = [this] { mesh_->SetBundles(BundlesOf(*signer_)); },
+        .on_change =
+            [this] {
+              if (publishes_) {
+                mesh_->SetBundles(BundlesOf(*signer_));
+              }
+            },
         .automatic = automatic,
         .renewal_grace = [this](absl::Duration life) { return grace_ * life; },
         .plugged = plugged});
@@ -110,7 +121,8 @@ class StagedRotationTest : public ::testing::Test {
   fakes::FakeClock clock_;
   std::unique_ptr<store::Store> store_;
   std::string web_;
-  double grace_ = 0;  // of a lifetime
+  double grace_ = 0;       // of a lifetime
+  bool publishes_ = true;  // false: the store refuses the bundle's version
   std::unique_ptr<ca::CaSigner> signer_;
   std::unique_ptr<ca::CaRotation> steps_;
   std::shared_ptr<mesh::MeshState> mesh_;
@@ -144,6 +156,22 @@ TEST_F(StagedRotationTest, AProxyThatGoesIsNotWaitedForAndOneThatComesIs) {
   proxies_.clear();
   Connect();
   mesh_->SetBundles(BundlesOf(*signer_));
+  EXPECT_TRUE(Step(RotationStep::kActivate).ok());
+}
+
+TEST_F(StagedRotationTest, ActivationWaitsForABundleThatCouldNotBePublished) {
+  mesh::Session& proxy = Connect();
+  publishes_ = false;
+  ASSERT_TRUE(Step(RotationStep::kPrepare).ok());
+  Acknowledge(proxy);
+  const std::string old = Signs();
+  const absl::Status refused = Step(RotationStep::kActivate);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(Signs(), old);
+  publishes_ = true;
+  mesh_->SetBundles(BundlesOf(*signer_));
+  EXPECT_FALSE(Step(RotationStep::kActivate).ok()) << "published, and not acknowledged";
+  Acknowledge(proxy);
   EXPECT_TRUE(Step(RotationStep::kActivate).ok());
 }
 

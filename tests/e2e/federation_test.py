@@ -117,9 +117,10 @@ class FederationTest(harness.MeshTest):
 
     def test_1_the_two_sides_talk_and_know_each_other(self):
         self.wait_talking()
-        record = self.proxy("client").access_log()[-1]
+        record = wait_until(self.proxy("client").access_log, 10, "a record")[-1]
         self.assertEqual((record["local_id"], record["peer_id"]), (CLIENT_ID, OTHER_SERVER))
         self.assertEqual(record["security"], "mutual_tls")
+        self.mesh.postern("bundle", "refresh")  # the other issuer may have started later
         held = self.bundles()
         self.assertTrue(held[TRUST_DOMAIN]["own"])
         self.assertEqual(held[OTHER]["roots"], 1)

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "common/base/bytes.h"
@@ -91,15 +92,25 @@ absl::StatusOr<OpenedFile> OpenRegular(const std::string& path, int extra_flags)
   return file;
 }
 
-// That nobody else can read or change it.
-absl::Status CheckSecret(const OpenedFile& file, const std::string& path) {
-  if ((file.facts.st_mode & (S_IRWXG | S_IRWXO) & ~(S_IXGRP | S_IXOTH)) != 0) {
+bool IsOwnGroup(gid_t group) {
+  if (group == getegid()) {
+    return true;
+  }
+  std::vector<gid_t> groups(static_cast<size_t>(std::max(getgroups(0, nullptr), 0)));
+  const int count = getgroups(static_cast<int>(groups.size()), groups.data());
+  groups.resize(static_cast<size_t>(std::max(count, 0)));
+  return std::find(groups.begin(), groups.end(), group) != groups.end();
+}
+
+// `allowed`: the bits of group and others that may be set.
+absl::Status CheckSecretFacts(const struct stat& facts, const std::string& path, mode_t allowed) {
+  if ((facts.st_mode & (S_IRWXG | S_IRWXO) & ~allowed) != 0) {
     return absl::PermissionDeniedError(StrCat(
         "'", Printable(path, 512), "' may be read or written by group or others; chmod 600 it"));
   }
-  if (file.facts.st_uid != 0 && file.facts.st_uid != geteuid()) {
+  if (facts.st_uid != 0 && facts.st_uid != geteuid()) {
     return absl::PermissionDeniedError(
-        StrCat("'", Printable(path, 512), "' belongs to uid ", file.facts.st_uid,
+        StrCat("'", Printable(path, 512), "' belongs to uid ", facts.st_uid,
                ", neither root nor this user; chown it to uid ", geteuid()));
   }
   return absl::OkStatus();
@@ -215,7 +226,20 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_s
   if (!file.ok()) {
     return file.status();
   }
-  if (absl::Status status = CheckSecret(*file, path); !status.ok()) {
+  if (absl::Status status = CheckSecretFacts(file->facts, path, S_IXGRP | S_IXOTH); !status.ok()) {
+    return status;
+  }
+  return ReadAll(*file, path, limit);
+}
+
+absl::StatusOr<std::string> ReadMountedSecret(const std::string& path, size_t limit) {
+  absl::StatusOr<OpenedFile> file = OpenRegular(path, 0);
+  if (!file.ok()) {
+    return file.status();
+  }
+  const bool group_may_read = file->facts.st_uid == 0 && IsOwnGroup(file->facts.st_gid);
+  const mode_t allowed = S_IXGRP | S_IXOTH | (group_may_read ? S_IRGRP : 0U);
+  if (absl::Status status = CheckSecretFacts(file->facts, path, allowed); !status.ok()) {
     return status;
   }
   return ReadAll(*file, path, limit);
@@ -223,7 +247,7 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_s
 
 absl::Status CheckSecretFile(const std::string& path) {
   const absl::StatusOr<OpenedFile> file = OpenRegular(path, O_NOFOLLOW);
-  return file.ok() ? CheckSecret(*file, path) : file.status();
+  return file.ok() ? CheckSecretFacts(file->facts, path, S_IXGRP | S_IXOTH) : file.status();
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content, mode_t mode) {

@@ -27,6 +27,12 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path, bool allow_s
 // Whether ReadSecretFile would take the file, a symlink refused: the same errors, and nothing read.
 absl::Status CheckSecretFile(const std::string& path);
 
+// ReadSecretFile for secrets that an orchestrator mounts: symlinks are followed, and a file of
+// root's may also be readable, not writable, by a group that this process is in (Kubernetes'
+// fsGroup).
+absl::StatusOr<std::string> ReadMountedSecret(const std::string& path,
+                                              size_t limit = kMaxFileBytes);
+
 // Replaces `path` so that a crash at any moment leaves the old content or the new: temporary name
 // in the same directory, written, fsync, rename, directory fsync.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content, mode_t mode);

@@ -228,6 +228,22 @@ absl::StatusOr<Version> SqliteCas::VersionOfBundles(const base::Sha256Digest& co
   return version;
 }
 
+absl::StatusOr<Version> SqliteCas::RaiseBundleVersion() {
+  Version version;
+  absl::Status status = database_.Write([this, &version](Connection& connection) {
+    if (absl::Status added = AddToCounter(connection, kBundleCounter, 1); !added.ok()) {
+      return added;
+    }
+    absl::StatusOr<Version> read = ReadVersion(connection, kBundleCounter, epoch_);
+    version = read.ok() ? *read : Version{};
+    return read.status();
+  });
+  if (!status.ok()) {
+    return status;
+  }
+  return version;
+}
+
 absl::StatusOr<PolicyDocuments> SqlitePolicy::GetPolicy() {
   PolicyDocuments policy;
   absl::Status status = database_.Read([this, &policy](Connection& connection) {

@@ -86,6 +86,7 @@ class SqliteCas : public CaStore {
   absl::StatusOr<std::vector<WithdrawnCa>> ListWithdrawnCas() override;
   absl::StatusOr<Version> BundleVersion() override;
   absl::StatusOr<Version> VersionOfBundles(const base::Sha256Digest& content) override;
+  absl::StatusOr<Version> RaiseBundleVersion() override;
 
  private:
   Database& database_;

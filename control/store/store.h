@@ -132,6 +132,9 @@ class CaStore {
   // The version under which a set of bundles with this digest is to be published: the one of the
   // last time if it is the same content, else a new one.
   virtual absl::StatusOr<Version> VersionOfBundles(const base::Sha256Digest& content) = 0;
+
+  // A new, larger one, for a set of roots that changed outside of the store (a plugged-in CA's).
+  virtual absl::StatusOr<Version> RaiseBundleVersion() = 0;
 };
 
 // What is held of the trust domains that this one is federated with; never our own.

@@ -227,6 +227,10 @@ TEST_F(StoreTest, HoldsOneCurrentCaOfEachRole) {
   ASSERT_TRUE(store_->cas().AddCas({intermediate, root}).ok());
   EXPECT_THAT(*store_->cas().ListCas(), ElementsAre(root, intermediate));
   EXPECT_GT(*store_->cas().BundleVersion(), before);
+  const Version added = *store_->cas().BundleVersion();
+  const Version raised = *store_->cas().RaiseBundleVersion();
+  EXPECT_GT(raised, added);
+  EXPECT_EQ(*store_->cas().BundleVersion(), raised);
 
   CaRecord rival = root;
   rival.id = "rival";

@@ -96,6 +96,40 @@ absl::StatusOr<std::unique_ptr<CaSigner>> CaSigner::Open(CaOptions options, stor
   return signer;
 }
 
+absl::StatusOr<std::unique_ptr<CaSigner>> CaSigner::OpenPlugged(
+    CaOptions options, std::shared_ptr<const SigningSlot> slot, std::vector<x509::X509Ptr> roots,
+    store::Version version, const base::Clock& clock) {
+  if (!options.serial_source) {
+    options.serial_source = RandomSerial;
+  }
+  auto signer = std::unique_ptr<CaSigner>(new CaSigner(std::move(options), clock));
+  signer->UseSlot(std::move(slot));
+  if (absl::Status status = signer->UseRoots(std::move(roots), version); !status.ok()) {
+    return status;
+  }
+  return signer;
+}
+
+void CaSigner::UseSlot(std::shared_ptr<const SigningSlot> slot) {
+  const std::lock_guard lock(mutex_);
+  current_ = std::move(slot);
+}
+
+absl::Status CaSigner::UseRoots(std::vector<x509::X509Ptr> roots, store::Version version) {
+  absl::StatusOr<x509::TrustBundle> bundle =
+      x509::TrustBundle::Create(options_.trust_domain, std::move(roots));
+  if (!bundle.ok()) {
+    return bundle.status();
+  }
+  std::vector<x509::TrustBundle> bundles;
+  bundles.push_back(*std::move(bundle));
+  auto set = std::make_shared<const x509::TrustBundleSet>(std::move(bundles));
+  const std::lock_guard lock(mutex_);
+  bundles_ = std::move(set);
+  bundle_version_ = version;
+  return absl::OkStatus();
+}
+
 absl::Status CaSigner::Load(store::CaStore& store) {
   const absl::StatusOr<KeyFiles> keys = KeyFiles::Open(options_.state_dir);
   if (!keys.ok()) {
@@ -195,7 +229,9 @@ absl::StatusOr<CaSignature> CaSigner::SignBytes(base::ByteSpan data) const {
   if (absl::Status status = CheckTimes(*slot, clock_.Now()); !status.ok()) {
     return status;
   }
-  absl::StatusOr<std::string> signature = Sign(slot->key.get(), data);
+  // As for a leaf: a key in a token may not tell its type, the certificate does.
+  const EVP_MD* digest = LeafDigest(X509_get0_pubkey(slot->chain.front().get()));
+  absl::StatusOr<std::string> signature = Sign(slot->key.get(), digest, data);
   if (!signature.ok()) {
     return signature.status();
   }

@@ -93,10 +93,21 @@ class CaSigner {
   static absl::StatusOr<std::unique_ptr<CaSigner>> Open(CaOptions options, store::CaStore& store,
                                                         const base::Clock& clock);
 
-  // Signs with the current slot: ECDSA P-256 with SHA-256, empty subject, SAN (critical) with just
-  // the URI, CA:FALSE, digitalSignature (critical), serverAuth and clientAuth, SKI, AKI, a random
-  // positive serial, notAfter = min(now + ttl, chain's). The serial's uniqueness is the certificate
-  // log's to decide: on AlreadyExists there, sign again.
+  // A signer whose CA comes from outside (PluggedCaKeeper): nothing is read from or made in the
+  // store. InvalidArgument: a root that cannot be trusted.
+  static absl::StatusOr<std::unique_ptr<CaSigner>> OpenPlugged(
+      CaOptions options, std::shared_ptr<const SigningSlot> slot, std::vector<x509::X509Ptr> roots,
+      store::Version version, const base::Clock& clock);
+
+  // For PluggedCaKeeper: what signs from now on, and what is to be trusted from now on.
+  // InvalidArgument: as above; the roots before go on.
+  void UseSlot(std::shared_ptr<const SigningSlot> slot);
+  absl::Status UseRoots(std::vector<x509::X509Ptr> roots, store::Version version);
+
+  // Signs with the current slot, by its key (ECDSA or RSA with SHA-256, or Ed25519): empty subject,
+  // SAN (critical) with just the URI, CA:FALSE, digitalSignature (critical), serverAuth and
+  // clientAuth, SKI, AKI, a random positive serial, notAfter = min(now + ttl, chain's). The
+  // serial's uniqueness is the certificate log's to decide: on AlreadyExists there, sign again.
   // FailedPrecondition: the chain has expired (or not begun). InvalidArgument: a weak key, another
   // trust domain, a ttl that is not positive. Internal: OpenSSL.
   absl::StatusOr<SignedSvid> SignX509Svid(const SvidTemplate& wanted) const;

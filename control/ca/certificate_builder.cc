@@ -164,9 +164,13 @@ x509::X509Ptr Begin(EVP_PKEY* public_key, const SerialBytes& serial, const Valid
 }
 
 bool Finish(X509* certificate, const Issuing& issuing) {
-  const X509* issuer = issuing.certificate == nullptr ? certificate : issuing.certificate;
+  X509* const issuer = issuing.certificate == nullptr ? certificate : issuing.certificate;
+  // A key in a token may not tell its type; the certificate does. Our own new CAs are P-256.
+  const EVP_MD* digest = issuing.certificate == nullptr
+                             ? EVP_sha256()
+                             : LeafDigest(X509_get0_pubkey(issuing.certificate));
   return X509_set_issuer_name(certificate, X509_get_subject_name(issuer)) == 1 &&
-         X509_sign(certificate, issuing.key, EVP_sha256()) > 0;
+         X509_sign(certificate, issuing.key, digest) > 0;
 }
 
 }  // namespace
@@ -181,8 +185,11 @@ absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key) {
   return digest;
 }
 
-absl::StatusOr<std::string> Sign(EVP_PKEY* key, base::ByteSpan data) {
-  const EVP_MD* digest = EVP_PKEY_is_a(key, "ED25519") == 1 ? nullptr : EVP_sha256();
+const EVP_MD* LeafDigest(const EVP_PKEY* key) {
+  return EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+}
+
+absl::StatusOr<std::string> Sign(EVP_PKEY* key, const EVP_MD* digest, base::ByteSpan data) {
   const ContextPtr context(EVP_MD_CTX_new());
   size_t size = 0;
   if (context == nullptr || EVP_DigestSignInit(context.get(), nullptr, digest, nullptr, key) != 1 ||

@@ -11,7 +11,8 @@
 #include "control/ca/ca_signer.h"
 
 // The three profiles of certificates that a CA of ours signs. Internal to control/ca. All are X.509
-// v3, ECDSA with SHA-256, with a random serial, and never byte for byte from a request.
+// v3, with a random serial, and never byte for byte from a request. The signature is ECDSA or RSA
+// (PKCS#1) with SHA-256, or Ed25519: as the signing key is.
 namespace postern::ca {
 
 // The key that signs and the certificate that it belongs to; `certificate` null: self-signed.
@@ -28,9 +29,12 @@ struct Validity {
 // SHA-256 of the SubjectPublicKeyInfo.
 absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key);
 
-// A signature over `data` as the key's kind makes it: with SHA-256, Ed25519 without a digest of its
-// own. Internal: OpenSSL.
-absl::StatusOr<std::string> Sign(EVP_PKEY* key, base::ByteSpan data);
+// The digest that a signature by `key`'s private half takes: SHA-256; null for Ed25519, which has
+// its own.
+const EVP_MD* LeafDigest(const EVP_PKEY* key);
+
+// A signature over `data`. `digest`: what LeafDigest says of the key. Internal: OpenSSL.
+absl::StatusOr<std::string> Sign(EVP_PKEY* key, const EVP_MD* digest, base::ByteSpan data);
 
 // A CA: CA:TRUE with `path_length`, keyCertSign and cRLSign (critical), `common_name` below
 // O=Postern, the trust domain as URI SAN. Internal: OpenSSL.

@@ -22,6 +22,7 @@ postern_packages_test=(
   "${postern_packages_run[@]}"
   libgtest-dev libgmock-dev python3 binutils redis-server redis-tools postgresql postgresql-client
   iperf3 netcat-openbsd faketime haproxy wrk
+  softhsm2 "pkcs11-provider|libengine-pkcs11-openssl"
 )
 # What tests/bench measures with, and what it compares with.
 postern_packages_bench=(

@@ -97,7 +97,7 @@ absl::StatusOr<std::unique_ptr<CaSigner>> CaSigner::Open(CaOptions options, stor
 }
 
 absl::StatusOr<std::unique_ptr<CaSigner>> CaSigner::OpenPlugged(
-    CaOptions options, std::shared_ptr<const SigningSlot> slot, std::vector<x509::X509Ptr> roots,
+    CaOptions options, std::shared_ptr<const SigningSlot> slot, PluggedRoots roots,
     store::Version version, const base::Clock& clock) {
   if (!options.serial_source) {
     options.serial_source = RandomSerial;
@@ -115,12 +115,13 @@ void CaSigner::UseSlot(std::shared_ptr<const SigningSlot> slot) {
   current_ = std::move(slot);
 }
 
-absl::Status CaSigner::UseRoots(std::vector<x509::X509Ptr> roots, store::Version version) {
+absl::Status CaSigner::UseRoots(PluggedRoots roots, store::Version version) {
   absl::StatusOr<x509::TrustBundle> bundle =
-      x509::TrustBundle::Create(options_.trust_domain, std::move(roots));
+      x509::TrustBundle::Create(options_.trust_domain, std::move(roots.trusted));
   if (!bundle.ok()) {
     return bundle.status();
   }
+  bundle->SetRetiredRoots(std::move(roots.retired));
   std::vector<x509::TrustBundle> bundles;
   bundles.push_back(*std::move(bundle));
   auto set = std::make_shared<const x509::TrustBundleSet>(std::move(bundles));

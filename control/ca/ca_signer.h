@@ -75,6 +75,12 @@ struct SignedSvid {
   absl::Time not_after;
 };
 
+// What a CA from outside says of roots.
+struct PluggedRoots {
+  std::vector<x509::X509Ptr> trusted;
+  std::vector<base::Sha256Digest> retired = {};  // see TrustBundle::SetRetiredRoots
+};
+
 class KeyFiles;
 
 // The certificate authority of one trust domain: holds the signing key, makes root and intermediate
@@ -96,13 +102,13 @@ class CaSigner {
   // A signer whose CA comes from outside (PluggedCaKeeper): nothing is read from or made in the
   // store. InvalidArgument: a root that cannot be trusted.
   static absl::StatusOr<std::unique_ptr<CaSigner>> OpenPlugged(
-      CaOptions options, std::shared_ptr<const SigningSlot> slot, std::vector<x509::X509Ptr> roots,
+      CaOptions options, std::shared_ptr<const SigningSlot> slot, PluggedRoots roots,
       store::Version version, const base::Clock& clock);
 
   // For PluggedCaKeeper: what signs from now on, and what is to be trusted from now on.
   // InvalidArgument: as above; the roots before go on.
   void UseSlot(std::shared_ptr<const SigningSlot> slot);
-  absl::Status UseRoots(std::vector<x509::X509Ptr> roots, store::Version version);
+  absl::Status UseRoots(PluggedRoots roots, store::Version version);
 
   // Signs with the current slot, by its key (ECDSA or RSA with SHA-256, or Ed25519): empty subject,
   // SAN (critical) with just the URI, CA:FALSE, digitalSignature (critical), serverAuth and

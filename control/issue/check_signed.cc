@@ -102,8 +102,9 @@ absl::Status CheckChain(const ca::SignedSvid& made, const ca::SvidTemplate& want
 bool VerifySignature(EVP_PKEY* signer, const SignedParts& parts) {
   const x509::ErrorQueueGuard guard;
   const x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
+  const EVP_MD* digest = EVP_PKEY_get_base_id(signer) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
   return context != nullptr &&
-         EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, signer) == 1 &&
+         EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, signer) == 1 &&
          EVP_DigestVerify(context.get(), base::AsBytes(parts.signature).data(),
                           parts.signature.size(), base::AsBytes(parts.tbs).data(),
                           parts.tbs.size()) == 1;
@@ -133,7 +134,8 @@ absl::Status CheckSigned(const ca::SignedSvid& made, const ca::SvidTemplate& wan
   if (made.serial.size() > 2 * kMaxSerialOctets - 2) {  // 19 octets: one is left for the sign
     return Broken("the serial number is too long");
   }
-  const SignedParts parts = SplitCertificate(made.leaf_der);
+  EVP_PKEY* const signer = X509_get0_pubkey(made.signer->chain.front().get());
+  const SignedParts parts = SplitCertificate(made.leaf_der, signer);
   if (parts.tbs.empty()) {
     return Broken("the certificate does not parse");
   }
@@ -143,7 +145,7 @@ absl::Status CheckSigned(const ca::SignedSvid& made, const ca::SvidTemplate& wan
   if (absl::Status status = CheckTimes(made, wanted, now); !status.ok()) {
     return status;
   }
-  if (!VerifySignature(X509_get0_pubkey(made.signer->chain.front().get()), parts)) {
+  if (!VerifySignature(signer, parts)) {
     return Broken("the signature does not verify");
   }
   return absl::OkStatus();

@@ -30,6 +30,8 @@ constexpr size_t kKeyIdBytes = 20;        // RFC 7093 section 2, method 1
 // Whole encodings, in hexadecimal.
 constexpr std::string_view kVersion3 = "a003020102";
 constexpr std::string_view kEcdsaSha256 = "300a06082a8648ce3d040302";
+constexpr std::string_view kRsaSha256 = "300d06092a864886f70d01010b0500";  // RFC 4055: NULL
+constexpr std::string_view kEd25519 = "300506032b6570";                    // RFC 8410: none
 constexpr std::string_view kEmptyName = "3000";
 constexpr std::string_view kBasicConstraints = "300c0603551d130101ff04023000";  // critical, no CA
 constexpr std::string_view kKeyUsage = "300e0603551d0f0101ff040403020780";      // critical
@@ -106,6 +108,18 @@ std::string ExtensionsDer(std::string_view uri, std::string_view key_id,
   return Der(kExplicit3, Der(kSequence, list));
 }
 
+// The AlgorithmIdentifier of what a key of this type signs.
+std::string_view AlgorithmOf(const EVP_PKEY* key) {
+  switch (EVP_PKEY_get_base_id(key)) {
+    case EVP_PKEY_ED25519:
+      return kEd25519;
+    case EVP_PKEY_RSA:
+      return kRsaSha256;
+    default:
+      return kEcdsaSha256;
+  }
+}
+
 // Takes one value of `tag` off the front of `rest` and returns its content; nullopt: it is not one,
 // or its length is not the shortest form, or reaches beyond the end.
 std::optional<std::string_view> Take(std::string_view& rest, uint8_t tag) {
@@ -153,13 +167,14 @@ absl::StatusOr<std::string> ExpectedTbs(const ca::SignedSvid& made,
   const std::string_view authority(
       reinterpret_cast<const char*>(ASN1_STRING_get0_data(signer_key_id)),
       static_cast<size_t>(ASN1_STRING_length(signer_key_id)));
-  return Der(kSequence, Bytes(kVersion3) + SerialDer(made.serial) + Bytes(kEcdsaSha256) + *issuer +
+  const std::string algorithm = Bytes(AlgorithmOf(X509_get0_pubkey(signer)));
+  return Der(kSequence, Bytes(kVersion3) + SerialDer(made.serial) + algorithm + *issuer +
                             Der(kSequence, TimeDer(made.not_before) + TimeDer(made.not_after)) +
                             Bytes(kEmptyName) + *spki +
                             ExtensionsDer(wanted.id.uri(), KeyIdOf(*spki), authority));
 }
 
-SignedParts SplitCertificate(std::string_view der) {
+SignedParts SplitCertificate(std::string_view der, const EVP_PKEY* signer) {
   const std::optional<std::string_view> whole = Take(der, kSequence);
   if (!whole.has_value() || !der.empty()) {
     return {};
@@ -169,7 +184,7 @@ SignedParts SplitCertificate(std::string_view der) {
     return {};
   }
   const std::string_view tbs = whole->substr(0, whole->size() - rest.size());
-  const std::string algorithm = Bytes(kEcdsaSha256);
+  const std::string algorithm = Bytes(AlgorithmOf(signer));
   if (!rest.starts_with(algorithm)) {
     return {};
   }

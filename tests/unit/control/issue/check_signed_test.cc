@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include "common/base/strings.h"
+#include "common/x509/certificate.h"
 #include "common/x509/key.h"
+#include "control/ca/plugged_ca.h"
 #include "control/issue/leaf_profile.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/test_ca.h"
 
 namespace postern::issue {
 namespace {
@@ -61,6 +64,44 @@ TEST_F(CheckSignedTest, BothChecksAgreeOnEachKindOfKeyAndLengthOfName) {
       const absl::Status peer = CheckSignedAsPeer(*made, wanted, *ca_->bundles(), clock_.Now());
       EXPECT_TRUE(peer.ok()) << length << ": " << peer;
     }
+  }
+}
+
+// As a plugged-in CA may have it.
+TEST_F(CheckSignedTest, KnowsTheAlgorithmOfEachKindOfSigner) {
+  const testing::TestCa root("example.org");
+  std::vector<ca::SignedSvid> all;
+  for (const testing::KeyType type : {testing::KeyType::kP256, testing::KeyType::kP384,
+                                      testing::KeyType::kRsa2048, testing::KeyType::kEd25519}) {
+    testing::CertificateSpec spec = testing::CaSpec("issuing");
+    spec.key_type = type;
+    const testing::TestCa issuing = root.Intermediate(spec);
+    ca::CaFiles files;
+    files.signing_pem = x509::CertificateToPem(issuing.certificate());
+    files.roots_pem = root.RootPem();
+    files.key_pem = testing::KeyPem(issuing.key());
+    const ca::CaVerdict verdict = ca::JudgeCa(files, nullptr, domain_, clock_.Now());
+    ASSERT_NE(verdict.ca, nullptr) << verdict.detail;
+    std::vector<x509::X509Ptr> roots;
+    roots.push_back(root.Root());
+    const auto signer =
+        *ca::CaSigner::OpenPlugged({.state_dir = dir_.path(), .trust_domain = domain_},
+                                   verdict.ca->slot, {.trusted = std::move(roots)}, {1, 1}, clock_);
+    const ca::SvidTemplate wanted = Wanted(key_.get());
+    const auto made = signer->SignX509Svid(wanted);
+    ASSERT_TRUE(made.ok()) << made.status();
+    EXPECT_TRUE(Check(*made, wanted).ok()) << Check(*made, wanted);
+    EXPECT_TRUE(CheckSignedAsPeer(*made, wanted, *signer->bundles(), clock_.Now()).ok());
+    ca::SignedSvid changed = *made;
+    changed.leaf_der.back() = static_cast<char>(changed.leaf_der.back() ^ 0x01);
+    EXPECT_FALSE(Check(changed, wanted).ok());
+    all.push_back(*made);
+  }
+  // One's leaf under another's name.
+  for (size_t i = 0; i < all.size(); ++i) {
+    ca::SignedSvid changed = all[i];
+    changed.signer = all[(i + 1) % all.size()].signer;
+    EXPECT_FALSE(Check(changed, Wanted(key_.get())).ok()) << i;
   }
 }
 
@@ -146,10 +187,11 @@ TEST_F(CheckSignedTest, RefusesAnotherSignersSignature) {
   changed.signer = mine->signer;
   ExpectRefused(changed, wanted, "the encoding is not the one that was wanted");
   // The right text under another signature: only the signature's own bytes differ.
-  const SignedParts right = SplitCertificate(mine->leaf_der);
+  EVP_PKEY* const signer = X509_get0_pubkey(mine->signer->chain.front().get());
+  const SignedParts right = SplitCertificate(mine->leaf_der, signer);
   const auto again = ca_->SignX509Svid(wanted);
   ASSERT_TRUE(again.ok());
-  const SignedParts wrong = SplitCertificate(again->leaf_der);
+  const SignedParts wrong = SplitCertificate(again->leaf_der, signer);
   ASSERT_FALSE(right.tbs.empty() || wrong.tbs.empty());
   if (right.signature.size() == wrong.signature.size()) {
     changed = *mine;

@@ -9,6 +9,7 @@
 #include "common/base/ip.h"
 #include "common/base/strings.h"
 #include "control/attest/renewal_rules.h"
+#include "control/ca/pkcs11_key.h"
 #include "control/issue/issuer.h"
 
 namespace postern::service {
@@ -20,6 +21,7 @@ struct Raw {
   std::string listen = "127.0.0.1:15012";
   std::string admin = "127.0.0.1:15014";
   std::string socket = "/run/postern/identity.sock";
+  std::string ca_dir, ca_roots, ca_key, ca_key_pin_file;
   std::string svid_ttl = "1h";
   bool allow_short_ttl = false;
   bool ca_auto_rotate = true;
@@ -57,6 +59,16 @@ void AddOptions(CLI::App& app, Raw& raw) {
   app.add_option("--socket", raw.socket,
                  "Unix socket for local administration and unix attestation")
       ->capture_default_str();
+  app.add_option(
+      "--ca-dir", raw.ca_dir,
+      "Directory with an intermediate CA to sign with, in the layout of Istio's cacerts, "
+      "cert-manager or Linkerd; without it the issuer makes a CA of its own");
+  app.add_option("--ca-roots", raw.ca_roots,
+                 "PEM file with that CA's roots, if they are not in --ca-dir");
+  app.add_option("--ca-key", raw.ca_key,
+                 "PKCS#11 URI of that CA's key (RFC 7512), if it is in a token");
+  app.add_option("--ca-key-pin-file", raw.ca_key_pin_file,
+                 "File with the token's PIN, private to this user");
   app.add_option("--svid-ttl", raw.svid_ttl, "Lifetime of a certificate: 10m to 24h")
       ->capture_default_str();
   app.add_flag("--allow-short-ttl", raw.allow_short_ttl,
@@ -214,6 +226,22 @@ absl::Status CheckFederation(const Raw& raw, IssuerConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckCa(const Raw& raw) {
+  if (raw.ca_dir.empty() && !(raw.ca_roots.empty() && raw.ca_key.empty())) {
+    return absl::InvalidArgumentError(base::StrCat(raw.ca_key.empty() ? "--ca-roots" : "--ca-key",
+                                                   ": goes with --ca-dir, which is not given"));
+  }
+  if (raw.ca_key.empty() && !raw.ca_key_pin_file.empty()) {
+    return absl::InvalidArgumentError("--ca-key-pin-file: goes with --ca-key, which is not given");
+  }
+  if (raw.ca_key.empty()) {
+    return absl::OkStatus();
+  }
+  const absl::Status uri = ca::CheckPkcs11Uri(raw.ca_key);
+  return uri.ok() ? uri
+                  : absl::InvalidArgumentError(base::StrCat("--ca-key: ", base::Message(uri)));
+}
+
 absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   if (raw.trust_domain.empty()) {
     return absl::InvalidArgumentError("--trust-domain: required; for example example.org");
@@ -234,7 +262,7 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   const absl::StatusOr<absl::Duration> ttl = ParseTtl(raw);
   const absl::StatusOr<std::optional<absl::Duration>> grace = ParseGrace(raw.renewal_grace);
   for (const absl::Status& status :
-       {listen.status(), admin.status(), ttl.status(), grace.status()}) {
+       {listen.status(), admin.status(), ttl.status(), grace.status(), CheckCa(raw)}) {
     if (!status.ok()) {
       return status;
     }
@@ -243,6 +271,10 @@ absl::StatusOr<IssuerConfig> Check(const Raw& raw) {
   config.listen = *listen;
   config.admin = *admin;
   config.socket = raw.socket;
+  config.ca_dir = raw.ca_dir;
+  config.ca_roots = raw.ca_roots;
+  config.ca_key = raw.ca_key;
+  config.ca_key_pin_file = raw.ca_key_pin_file;
   config.svid_ttl = *ttl;
   config.allow_short_ttl = raw.allow_short_ttl;
   config.ca_auto_rotate = raw.ca_auto_rotate;

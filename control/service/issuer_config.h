@@ -27,6 +27,10 @@ struct IssuerConfig {
   ListenAddress listen{"127.0.0.1", 15012};
   ListenAddress admin{"127.0.0.1", 15014};
   std::string socket = "/run/postern/identity.sock";
+  std::string ca_dir = {};           // a plugged-in CA; empty: our own
+  std::string ca_roots = {};         // its roots, if they are not in ca_dir
+  std::string ca_key = {};           // a PKCS#11 URI, if the key is not in ca_dir
+  std::string ca_key_pin_file = {};  // of ca_key's token; empty: it needs none
   absl::Duration svid_ttl = absl::Hours(1);
   bool allow_short_ttl = false;
   bool ca_auto_rotate = true;  // at two thirds of a CA's life

@@ -145,6 +145,18 @@ void FederationGauges(Families& families, const IssuerGauges& gauges) {
   One(families, Metric::kBundlesServed, static_cast<double>(gauges.bundles_served));
 }
 
+void PluggedCa(Families& families, const ca::PluggedCaStatus& status) {
+  prometheus::MetricFamily& refused = Family(families, Metric::kCaRefused);
+  for (size_t i = 0; i < ca::kCaProblemCount; ++i) {
+    Sample(refused, static_cast<double>(status.refused[i]),
+           ca::Token(static_cast<ca::CaProblem>(i)));
+  }
+  One(families, Metric::kCaRefusing, status.refusing ? 1 : 0);
+  One(families, Metric::kCaWaiting, status.waiting ? 1 : 0);
+  One(families, Metric::kCaChanges, static_cast<double>(status.changes));
+  One(families, Metric::kCaLeaving, static_cast<double>(status.leaving_roots));
+}
+
 double Seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
 }
@@ -215,6 +227,7 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   One(families, Metric::kNotFollowed, static_cast<double>(gauges.rotation.not_followed));
   One(families, Metric::kRotationBlocked, gauges.rotation.blocked ? 1 : 0);
   One(families, Metric::kRootKey, gauges.root_key_present ? 1 : 0);
+  PluggedCa(families, gauges.plugged_ca);
   One(families, Metric::kReady, gauges.ready ? 1 : 0);
   One(families, Metric::kLogDropped, static_cast<double>(base::DroppedLogLines()));
   FederationGauges(families, gauges);

@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "control/attest/refusal.h"
+#include "control/ca/plugged_ca_keeper.h"
 #include "control/federation/foreign_bundles.h"
 #include "control/service/staged_rotation.h"
 
@@ -56,6 +57,16 @@ namespace postern::service {
     "1 while the automatic rotation is due and held up; postern ca status says by what.")        \
   X(kRootKey, "postern_issuer_root_key_present", "gauge", "",                                    \
     "1 while the root's key lies in the state directory; it should be taken offline.")           \
+  X(kCaRefused, "postern_issuer_ca_refused_total", "counter", "problem",                         \
+    "Contents of --ca-dir that were refused, by problem.")                                       \
+  X(kCaRefusing, "postern_issuer_ca_refusing", "gauge", "",                                      \
+    "1 while what lies in --ca-dir is refused and the CA before goes on.")                       \
+  X(kCaWaiting, "postern_issuer_ca_waiting", "gauge", "",                                        \
+    "1 while the new CA of --ca-dir waits until proxies know its root.")                         \
+  X(kCaChanges, "postern_issuer_ca_changes_total", "counter", "",                                \
+    "Times that another CA of --ca-dir was taken into use.")                                     \
+  X(kCaLeaving, "postern_issuer_ca_leaving_roots", "gauge", "",                                  \
+    "Roots that --ca-dir names no more, trusted for certificates that still live.")              \
   X(kReady, "postern_issuer_ready", "gauge", "", "1 when the issuer can sign and serve.")        \
   X(kLogDropped, "postern_issuer_log_dropped_total", "counter", "",                              \
     "Log lines lost because the log's queue was full.")                                          \
@@ -97,6 +108,7 @@ struct IssuerGauges {
   uint64_t connections = 0, refused_total_limit = 0, refused_source_limit = 0;
   uint64_t bundle_epoch = 0, bundle_sequence = 0, policy_epoch = 0, policy_sequence = 0;
   absl::Time root_not_after, intermediate_not_after, own_not_after;
+  ca::PluggedCaStatus plugged_ca;  // all zero without --ca-dir
   bool root_key_present = false;
   bool ready = false;
   RotationGauges rotation;

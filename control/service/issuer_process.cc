@@ -15,6 +15,7 @@
 #include "common/rpc/issuer_server.h"
 #include "common/x509/certificate.h"
 #include "control/attest/enrolled_key.h"
+#include "control/ca/plugged_ca_keeper.h"
 #include "control/service/admin_service.h"
 #include "control/service/certify_service.h"
 #include "control/service/federation.h"
@@ -66,6 +67,8 @@ struct IssuerProcess::Impl {
   ~Impl();
 
   absl::Status OpenState();
+  absl::Status OpenCa();
+  void FollowCa();
   void MakeRotation();
   absl::Status CheckCaAtStart();
   absl::Status RenewOwnCertificate();
@@ -85,13 +88,14 @@ struct IssuerProcess::Impl {
   attest::ChallengeTable challenges;
   std::unique_ptr<store::Store> store;
   std::unique_ptr<ca::CaSigner> ca;
+  std::unique_ptr<ca::PluggedCaKeeper> plugged_ca;  // null: the CA is our own
   std::unique_ptr<ClientVerdicts> clients;
   std::unique_ptr<attest::AttestorSet> attestor;
   std::unique_ptr<issue::Issuer> issuer;
   std::unique_ptr<issue::Registry> registry;
   std::shared_ptr<mesh::MeshState> mesh;
   std::unique_ptr<Federation> federation;
-  std::unique_ptr<ca::CaRotation> ca_rotation;
+  std::unique_ptr<ca::CaRotation> ca_rotation;  // null: plugged_ca is not
   std::unique_ptr<StagedRotation> rotation;
   std::unique_ptr<rpc::IssuerServerCredentials> credentials;
   std::unique_ptr<grpc::Service> certify;
@@ -140,12 +144,9 @@ absl::Status IssuerProcess::Impl::OpenState() {
     return opened.status();
   }
   store = *std::move(opened);
-  auto signer = ca::CaSigner::Open(
-      {.state_dir = config.state_dir, .trust_domain = config.trust_domain}, store->cas(), clock);
-  if (!signer.ok()) {
-    return signer.status();
+  if (absl::Status opened_ca = OpenCa(); !opened_ca.ok()) {
+    return opened_ca;
   }
-  ca = *std::move(signer);
   clients = std::make_unique<ClientVerdicts>(*ca, clock);
   attestor = std::make_unique<attest::AttestorSet>(
       *store, clock,
@@ -168,12 +169,48 @@ absl::Status IssuerProcess::Impl::OpenState() {
     return federated.status();
   }
   federation = *std::move(federated);
+  FollowCa();
   MakeRotation();
   return absl::OkStatus();
 }
 
+absl::Status IssuerProcess::Impl::OpenCa() {
+  const ca::CaOptions options{.state_dir = config.state_dir, .trust_domain = config.trust_domain};
+  if (config.ca_dir.empty()) {
+    if (absl::Status own = ca::PluggedCaKeeper::CheckNotPlugged(config.state_dir); !own.ok()) {
+      return own;
+    }
+    auto signer = ca::CaSigner::Open(options, store->cas(), clock);
+    ca = signer.ok() ? *std::move(signer) : nullptr;
+    return signer.status();
+  }
+  ca::PluggedCaOptions plugged{.directory = {config.ca_dir, config.ca_roots, config.ca_key.empty()},
+                               .longest_ttl = issue::kMaxTtl};
+  if (!config.ca_key.empty()) {
+    plugged.token_key = ca::Pkcs11Location{config.ca_key, config.ca_key_pin_file};
+  }
+  auto opened = ca::PluggedCaKeeper::Open(std::move(plugged), options, store->cas(), clock);
+  if (!opened.ok()) {
+    return opened.status();
+  }
+  ca = std::move(opened->signer);
+  plugged_ca = std::move(opened->keeper);
+  return absl::OkStatus();
+}
+
+void IssuerProcess::Impl::FollowCa() {
+  if (plugged_ca == nullptr) {
+    return;
+  }
+  // By what is told, not by the version: it goes out under the federation's, which may be higher.
+  plugged_ca->SetHooks({.behind = [this](store::Version) { return rotation->Behind(); },
+                        .bundles_changed = [this] { OnCaChanged(); }});
+}
+
 void IssuerProcess::Impl::MakeRotation() {
-  ca_rotation = std::make_unique<ca::CaRotation>(*ca, store->cas(), clock);
+  if (plugged_ca == nullptr) {
+    ca_rotation = std::make_unique<ca::CaRotation>(*ca, store->cas(), clock);
+  }
   rotation =
       std::make_unique<StagedRotation>(StagedRotation::Parts{.rotation = ca_rotation.get(),
                                                              .signer = ca.get(),
@@ -181,10 +218,12 @@ void IssuerProcess::Impl::MakeRotation() {
                                                              .mesh = mesh.get(),
                                                              .clock = &clock,
                                                              .on_change = [this] { OnCaChanged(); },
-                                                             .automatic = config.ca_auto_rotate});
+                                                             .automatic = config.ca_auto_rotate,
+                                                             .plugged = plugged_ca != nullptr});
 }
 
-// After a step of a rotation, on the thread that made it. What fails here Tick tries again.
+// After a step of a rotation, on the thread that made it, or when --ca-dir's roots changed. What
+// fails here Tick tries again.
 void IssuerProcess::Impl::OnCaChanged() {
   if (const absl::Status published = federation->Publish(); !published.ok()) {
     spdlog::warn("bundles not published, to be tried again: {}", base::Message(published));
@@ -197,6 +236,9 @@ absl::Status IssuerProcess::Impl::CheckCaAtStart() {
   absl::Status usable = ca->CheckUsable();
   if (usable.ok()) {
     return usable;
+  }
+  if (plugged_ca != nullptr) {
+    return absl::FailedPreconditionError(base::StrCat("--ca-dir: ", base::Message(usable)));
   }
   const absl::Status recovered = rotation->RecoverExpired();
   usable = ca->CheckUsable();
@@ -384,7 +426,11 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
   const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
   gauges.root_not_after = x509::NotAfter(slot->root.get());
   gauges.intermediate_not_after = x509::NotAfter(slot->chain.front().get());
-  gauges.root_key_present = ca->root_key_present();
+  if (plugged_ca != nullptr) {
+    gauges.plugged_ca = plugged_ca->status();
+  } else {
+    gauges.root_key_present = ca->root_key_present();
+  }
   if (absl::StatusOr<RotationGauges> stands = rotation->Gauges(); stands.ok()) {
     gauges.rotation = *std::move(stands);
   }
@@ -433,6 +479,9 @@ IssuerProcess::~IssuerProcess() = default;
 
 void IssuerProcess::Tick() {
   const absl::Duration now = impl_->clock.SinceBoot();
+  if (impl_->plugged_ca != nullptr) {
+    impl_->plugged_ca->Tick();
+  }
   impl_->rotation->Tick();
   impl_->RenewOwnCertificateIfDue();
   impl_->federation->Tick();

@@ -34,6 +34,15 @@ std::string Utc(absl::Time time) {
 
 }  // namespace
 
+// Of a CA from outside nothing stands in the store; what does is of a CA of our own before it.
+absl::StatusOr<RotationState> StagedRotation::State() const {
+  return parts_.plugged ? RotationState{} : parts_.rotation->State();
+}
+
+size_t StagedRotation::Behind() const {
+  return NotFollowed().size() + (CheckTold().ok() ? 0 : 1);
+}
+
 std::vector<std::string> StagedRotation::NotFollowed() const {
   const store::Version present = parts_.mesh->bundles()->version;
   std::vector<std::string> names;
@@ -134,12 +143,8 @@ absl::Status StagedRotation::CheckUnused(const RotationState& state) const {
 }
 
 absl::Status StagedRotation::Make(CaKind kind, RotationStep step, bool force) {
-  if (parts_.plugged) {
-    return absl::FailedPreconditionError(
-        "this issuer's CA comes from outside (--ca-dir): replace it there, the issuer follows");
-  }
   const std::lock_guard lock(step_mutex_);
-  const absl::StatusOr<RotationState> state = parts_.rotation->State();
+  const absl::StatusOr<RotationState> state = State();
   if (!state.ok()) {
     return state.status();
   }
@@ -166,6 +171,10 @@ absl::Status StagedRotation::Make(CaKind kind, RotationStep step, bool force) {
 }
 
 absl::Status StagedRotation::Step(CaKind kind, RotationStep step, bool force) {
+  if (parts_.plugged) {
+    return absl::FailedPreconditionError(
+        "this issuer's CA comes from outside (--ca-dir): replace it there, the issuer follows");
+  }
   const absl::Status status = Make(kind, step, force);
   {
     const std::lock_guard lock(mutex_);
@@ -176,7 +185,7 @@ absl::Status StagedRotation::Step(CaKind kind, RotationStep step, bool force) {
 }
 
 absl::StatusOr<RotationReport> StagedRotation::Report() const {
-  absl::StatusOr<RotationState> state = parts_.rotation->State();
+  absl::StatusOr<RotationState> state = State();
   if (!state.ok()) {
     return state.status();
   }
@@ -197,7 +206,7 @@ absl::StatusOr<RotationReport> StagedRotation::Report() const {
 }
 
 absl::StatusOr<RotationGauges> StagedRotation::Gauges() const {
-  absl::StatusOr<RotationState> state = parts_.rotation->State();
+  absl::StatusOr<RotationState> state = State();
   if (!state.ok()) {
     return state.status();
   }
@@ -282,7 +291,7 @@ absl::Status StagedRotation::DriveActive(const RotationState& state) {
 }
 
 absl::Status StagedRotation::Drive() {
-  const absl::StatusOr<RotationState> state = parts_.rotation->State();
+  const absl::StatusOr<RotationState> state = State();
   if (!state.ok()) {
     return state.status();
   }
@@ -334,10 +343,10 @@ void StagedRotation::Tick() {
 }
 
 absl::Status StagedRotation::RecoverExpired() {
-  if (!parts_.automatic) {
+  if (!parts_.automatic || parts_.plugged) {
     return absl::FailedPreconditionError("the CA is not rotated automatically");
   }
-  const absl::StatusOr<RotationState> state = parts_.rotation->State();
+  const absl::StatusOr<RotationState> state = State();
   if (!state.ok()) {
     return state.status();
   }

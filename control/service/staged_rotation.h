@@ -52,8 +52,8 @@ class StagedRotation {
   static constexpr double kDueAfter = 2.0 / 3.0;
   static constexpr double kLateAfter = 0.9;
 
-  struct Parts {  // all outlive this
-    ca::CaRotation* rotation = nullptr;
+  struct Parts {                         // all outlive this
+    ca::CaRotation* rotation = nullptr;  // null where `plugged` is true
     ca::CaSigner* signer = nullptr;
     store::CertificateLog* certificates = nullptr;
     mesh::MeshState* mesh = nullptr;
@@ -76,6 +76,10 @@ class StagedRotation {
   absl::StatusOr<RotationReport> Report() const;
   absl::StatusOr<RotationGauges> Gauges() const;
 
+  // How many connected proxies have not acknowledged the present bundle; not none while it could
+  // not be published.
+  size_t Behind() const;
+
   // The automatic rotation's next step, if it is due and may be made; about once a second.
   void Tick();
 
@@ -84,6 +88,7 @@ class StagedRotation {
   absl::Status RecoverExpired();
 
  private:
+  absl::StatusOr<ca::RotationState> State() const;
   absl::Status Make(ca::CaKind kind, RotationStep step, bool force);
   absl::Status CheckTold() const;
   absl::Status CheckFollowed() const;

@@ -36,6 +36,7 @@ class IssuerProcessTest : public ::testing::Test {
     config.listen = {"127.0.0.1", 0};
     config.admin = {"127.0.0.1", 0};
     config.socket = directory_.path() + "/identity.sock";
+    config.ca_dir = ca_dir_;
     config.certify_rate = certify_rate_;
     config.renewal_grace = renewal_grace_;
     config.max_connections = limits_.total;
@@ -132,6 +133,7 @@ class IssuerProcessTest : public ::testing::Test {
 
   fakes::FakeClock fake_clock_;  // used where `clock_` says so; the issuer goes before it
   const base::Clock* clock_ = &base::Clock::System();
+  std::string ca_dir_;
   uint32_t certify_rate_ = 500;
   std::optional<absl::Duration> renewal_grace_;
   ConnectionLimits limits_{.total = 24000, .per_source = 2000};

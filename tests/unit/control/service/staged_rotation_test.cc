@@ -52,7 +52,7 @@ class StagedRotationTest : public ::testing::Test {
     mesh_ = *mesh::MeshState::Create(*store_, clock_);
     mesh_->SetBundles(BundlesOf(*signer_));
     rotation_ = std::make_unique<StagedRotation>(StagedRotation::Parts{
-        .rotation = steps_.get(),
+        .rotation = plugged ? nullptr : steps_.get(),
         .signer = signer_.get(),
         .certificates = &store_->certificates(),
         .mesh = mesh_.get(),
@@ -237,8 +237,23 @@ TEST_F(StagedRotationTest, ACaFromOutsideIsNotRotatedHere) {
   const absl::Status refused = Step(RotationStep::kPrepare);
   EXPECT_TRUE(absl::IsFailedPrecondition(refused));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("comes from outside"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(rotation_->RecoverExpired()));
   Pass(ca::kRootLifetime * 3 / 4);
   EXPECT_EQ(Phase(), RotationPhase::kNone);
+  EXPECT_TRUE(rotation_->Gauges().ok());
+}
+
+TEST_F(StagedRotationTest, ABundleThatNobodyWasToldCountsAsOneBehind) {
+  EXPECT_EQ(rotation_->Behind(), 0U);
+  mesh::Session& proxy = Connect();
+  EXPECT_EQ(rotation_->Behind(), 0U);
+  publishes_ = false;
+  ASSERT_TRUE(Step(RotationStep::kPrepare).ok());
+  EXPECT_EQ(rotation_->Behind(), 1U);
+  mesh_->SetBundles(BundlesOf(*signer_));
+  EXPECT_EQ(rotation_->Behind(), 1U);
+  Acknowledge(proxy);
+  EXPECT_EQ(rotation_->Behind(), 0U);
 }
 
 TEST_F(StagedRotationTest, AForcedRetirementDoesNotNameTheRootAsRetiredInOrder) {

@@ -230,13 +230,18 @@ class Mesh:
     def stop_issuer(self):
         self.lab.stop(self.issuer)
 
-    def issuer_metric(self, name, **labels):
-        """The sum over all series of the issuer's `name` that carry these labels."""
+    def issuer_page(self, path):
+        """(status, text) of a page of the issuer."""
         connection = http.client.HTTPConnection("127.0.0.1", 15014, timeout=5)
         connection.sock = self.back.connect("127.0.0.1", 15014)
         with contextlib.closing(connection):
-            connection.request("GET", "/metrics")
-            values = parse_metrics(connection.getresponse().read().decode())
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
+
+    def issuer_metric(self, name, **labels):
+        """The sum over all series of the issuer's `name` that carry these labels."""
+        values = parse_metrics(self.issuer_page("/metrics")[1])
         return sum(value for key, value in values.items() if key.split("{")[0] == name
                    and all(f'{k}="{v}"' in key for k, v in labels.items()))
 

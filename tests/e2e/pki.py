@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A certificate authority made with the openssl program at run time, for identities from files."""
+"""Certificate authorities made with the openssl program at run time: for identities from files, and for
+an issuer that signs with somebody else's CA."""
 
 import base64
 import os
@@ -77,3 +78,42 @@ def wrong_key(right, other):
     text = base64.encodebytes(bytes(whole)).decode()
     with open(right, "w", encoding="ascii") as handle:
         handle.write(f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n")
+
+
+class Ca:
+    """A CA that may sign for another: a root, or below `parent`. Its files: NAME.crt, NAME.key."""
+
+    def __init__(self, directory, name, parent=None):
+        self.name, self.parent = name, parent
+        self.certificate, self.key = (os.path.join(directory, f"{name}.{end}") for end in ("crt", "key"))
+        extensions = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign",
+                      "subjectKeyIdentifier=hash"]
+        new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+               "-keyout", self.key, "-subj", f"/O=Postern test/CN={name}"]
+        if parent is None:
+            lab.run([*new, "-x509", "-days", "30", "-out", self.certificate,
+                     *[word for line in extensions[:2] for word in ("-addext", line)]])
+        else:
+            request, file = (os.path.join(directory, f"{name}.{end}") for end in ("csr", "ext"))
+            with open(file, "w", encoding="ascii") as handle:
+                handle.write("\n".join([*extensions, "authorityKeyIdentifier=keyid", ""]))
+            lab.run([*new, "-new", "-out", request])
+            lab.run(["openssl", "x509", "-req", "-in", request, "-CA", parent.certificate, "-CAkey",
+                     parent.key, "-CAcreateserial", "-days", "20", "-out", self.certificate,
+                     "-extfile", file])
+
+    @property
+    def root(self):
+        return self if self.parent is None else self.parent.root
+
+    def pem(self):
+        with open(self.certificate, encoding="ascii") as handle:
+            return handle.read()
+
+    def key_pem(self):
+        with open(self.key, encoding="ascii") as handle:
+            return handle.read()
+
+    def chain_pem(self):
+        """This one first, then what is above it, without the root."""
+        return "" if self.parent is None else self.pem() + self.parent.chain_pem()

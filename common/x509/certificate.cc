@@ -159,8 +159,12 @@ absl::Time NotAfter(const X509* certificate) {
 }
 
 std::string SerialHex(const X509* certificate) {
+  return SerialHex(X509_get0_serialNumber(certificate));
+}
+
+std::string SerialHex(const ASN1_INTEGER* integer) {
   const ErrorQueueGuard guard;
-  const BignumPtr serial(ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), nullptr));
+  const BignumPtr serial(ASN1_INTEGER_to_BN(integer, nullptr));
   if (serial == nullptr) {
     return {};
   }

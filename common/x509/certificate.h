@@ -27,6 +27,7 @@ std::string CertificatesToPem(const std::vector<X509Ptr>& certificates);
 absl::Time NotBefore(const X509* certificate);
 absl::Time NotAfter(const X509* certificate);
 std::string SerialHex(const X509* certificate);
+std::string SerialHex(const ASN1_INTEGER* serial);
 std::string SubjectText(const X509* certificate);  // RFC 2253, printable
 base::Sha256Digest Sha256OfCertificate(const X509* certificate);
 base::Sha256Digest Sha256OfKey(const X509* certificate);  // over its SubjectPublicKeyInfo, DER

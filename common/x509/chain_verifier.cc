@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/x509/chain_verifier.h"
 
+#include <openssl/sha.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 
@@ -232,10 +233,16 @@ Step CheckStrength(const Path& path) {
 VerifiedPeer FactsOf(SpiffeId id, const Path& path) {
   X509* const leaf = path.certificates.front().get();
   VerifiedPeer peer{std::move(id), NotBefore(leaf), NotAfter(leaf), SerialHex(leaf), {}, {}};
+  const X509* below = nullptr;
   for (const X509Ptr& certificate : path.certificates) {
     peer.not_before = std::max(peer.not_before, NotBefore(certificate.get()));
     peer.not_after = std::min(peer.not_after, NotAfter(certificate.get()));
     peer.chain_sha256.push_back(Sha256OfCertificate(certificate.get()));
+    if (below != nullptr) {
+      const HalfDigest issuer_key = HalfOf(Sha256OfKey(certificate.get()));
+      peer.links.push_back({issuer_key, LinkDigest(issuer_key, SerialHex(below))});
+    }
+    below = certificate.get();
   }
   peer.key_sha256 = Sha256OfKey(leaf);
   peer.leaf_sha256 = peer.chain_sha256.front();
@@ -243,6 +250,19 @@ VerifiedPeer FactsOf(SpiffeId id, const Path& path) {
 }
 
 }  // namespace
+
+HalfDigest HalfOf(const base::Sha256Digest& digest) {
+  HalfDigest half;
+  std::copy_n(digest.begin(), half.size(), half.begin());
+  return half;
+}
+
+HalfDigest LinkDigest(const HalfDigest& issuer_key, std::string_view serial) {
+  const std::string text = base::StrCat(base::AsText(issuer_key), serial);
+  base::Sha256Digest digest;
+  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
+  return HalfOf(digest);
+}
 
 ChainVerdict VerifyPeerChain(X509* leaf, STACK_OF(X509) * untrusted, const TrustBundleSet& bundles,
                              PeerRole role, absl::Time now) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -17,6 +20,23 @@ namespace postern::x509 {
 // In which role the peer presents the certificate: decides the extended key usage that it needs.
 enum class PeerRole : uint8_t { kClient, kServer };
 
+// The first half of a SHA-256: what a CRL is looked up by. Nobody but a CA chooses what is hashed,
+// so 128 bits are enough, and a session keeps two for each certificate of its peer's path.
+using HalfDigest = std::array<uint8_t, 16>;
+
+// One certificate of a verified path, as a CRL of its issuer would name it.
+struct ChainLink {
+  HalfDigest issuer_key{};   // of the issuer's SubjectPublicKeyInfo, DER
+  HalfDigest certificate{};  // LinkDigest of the issuer's key and the certificate's serial
+  bool operator==(const ChainLink&) const = default;
+};
+
+HalfDigest HalfOf(const base::Sha256Digest& digest);
+
+// Which certificate of which CA, in one value: of an issuer's key digest and a serial (as SerialHex
+// gives it).
+HalfDigest LinkDigest(const HalfDigest& issuer_key, std::string_view serial);
+
 // What is known of a peer after its chain was verified. A value; kept by a session as facts.
 struct VerifiedPeer {
   SpiffeId id;
@@ -26,6 +46,7 @@ struct VerifiedPeer {
   base::Sha256Digest leaf_sha256{};
   std::vector<base::Sha256Digest> chain_sha256;  // verified path, leaf first, root last
   base::Sha256Digest key_sha256{};               // over the leaf's SubjectPublicKeyInfo, DER
+  std::vector<ChainLink> links = {};             // of the path, leaf first, the root left out
 };
 
 // Why a chain was refused.

@@ -22,6 +22,7 @@ using OpensslPtr = std::unique_ptr<T, OpensslDelete<T, Free>>;
 using BioPtr = OpensslPtr<BIO, BIO_free_all>;
 using PkeyPtr = OpensslPtr<EVP_PKEY, EVP_PKEY_free>;
 using X509Ptr = OpensslPtr<X509, X509_free>;
+using X509CrlPtr = OpensslPtr<X509_CRL, X509_CRL_free>;
 using X509ReqPtr = OpensslPtr<X509_REQ, X509_REQ_free>;
 using X509StorePtr = OpensslPtr<X509_STORE, X509_STORE_free>;
 using X509StoreCtxPtr = OpensslPtr<X509_STORE_CTX, X509_STORE_CTX_free>;

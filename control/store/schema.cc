@@ -14,7 +14,7 @@
 namespace postern::store {
 namespace {
 
-constexpr std::array<const char*, 3> kMigrations = {
+constexpr std::array<const char*, 4> kMigrations = {
     R"sql(
 CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
@@ -107,6 +107,22 @@ CREATE TABLE foreign_bundles (
   fetched_at       INTEGER NOT NULL,
   bootstrap_sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
+)sql",
+    R"sql(
+CREATE TABLE revocations (
+  number     INTEGER PRIMARY KEY AUTOINCREMENT,
+  sequence   INTEGER NOT NULL,
+  kind       TEXT NOT NULL,
+  subject    TEXT NOT NULL,
+  reason     TEXT NOT NULL,
+  revoked_at INTEGER NOT NULL,
+  forget_at  INTEGER NOT NULL,
+  UNIQUE (kind, subject)
+);
+CREATE INDEX revocations_by_sequence ON revocations (sequence);
+CREATE INDEX revocations_by_end ON revocations (forget_at) WHERE forget_at > 0;
+
+CREATE INDEX certificates_by_spiffe_id ON certificates (spiffe_id, not_after);
 )sql"};
 
 // The copy that a migration leaves behind: complete and on the disk before anything is changed.

@@ -251,13 +251,17 @@ absl::StatusOr<std::vector<Entry>> SqliteEntries::MatchEntries(
 }
 
 absl::Status SqliteEntries::DeleteEntry(std::string_view id) {
-  return database_.Write([id](Connection& connection) {
-    absl::StatusOr<Statement> remove = connection.Prepare("DELETE FROM entries WHERE id = ?1");
-    absl::Status status = remove.ok() ? remove->Bind(1, id).Run() : remove.status();
-    if (status.ok() && connection.changes() == 0) {
-      return absl::NotFoundError("no such entry");
+  return database_.Write([this, id](Connection& connection) {
+    const absl::StatusOr<Entry> entry = ReadEntry(connection, id);
+    if (!entry.ok()) {
+      return entry.status();
     }
-    return status;
+    absl::Status status = RevokeCertificatesOf(connection, *entry, clock_.Now());
+    if (!status.ok()) {
+      return status;
+    }
+    absl::StatusOr<Statement> remove = connection.Prepare("DELETE FROM entries WHERE id = ?1");
+    return remove.ok() ? remove->Bind(1, id).Run() : remove.status();
   });
 }
 

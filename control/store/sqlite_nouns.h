@@ -28,6 +28,10 @@ absl::Status CountBundleChange(Connection& connection);
 // Stores `entry` (id and created_at set by the caller) inside the caller's transaction.
 absl::Status InsertEntry(Connection& connection, const Entry& entry);
 
+// Revokes, as of `now` and inside the caller's transaction, the certificates of the entry that live
+// then. Nothing to revoke makes no new version of the list.
+absl::Status RevokeCertificatesOf(Connection& connection, const Entry& entry, absl::Time now);
+
 // Numbers in one text column, and back. nullopt: not what we wrote.
 std::string JoinPorts(const std::vector<uint16_t>& ports);
 std::optional<std::vector<uint16_t>> SplitPorts(std::string_view text);
@@ -102,6 +106,24 @@ class SqlitePolicy : public PolicyStore {
  private:
   Database& database_;
   const uint64_t epoch_;
+};
+
+class SqliteRevocations : public RevocationStore {
+ public:
+  SqliteRevocations(Database& database, uint64_t epoch, const base::Clock& clock)
+      : database_(database), epoch_(epoch), clock_(clock) {}
+  absl::StatusOr<RevocationList> ListRevocations() override;
+  absl::StatusOr<x509::Revocation> Revoke(const x509::Revocation& wanted) override;
+  absl::StatusOr<std::vector<x509::Revocation>> Lift(uint64_t sequence) override;
+  absl::StatusOr<uint64_t> Forget(absl::Time now) override;
+  absl::StatusOr<bool> SetSigner(std::string_view ca_id) override;
+  absl::StatusOr<NamedCertificates> CountNamed(x509::RevokedBy by,
+                                               std::string_view subject) override;
+
+ private:
+  Database& database_;
+  const uint64_t epoch_;
+  const base::Clock& clock_;
 };
 
 class SqliteSpeakers : public SpeakerStore {

@@ -181,7 +181,8 @@ class SqliteStore : public Store {
         cas_(database_, epoch),
         policy_(database_, epoch),
         speakers_(database_),
-        foreign_bundles_(database_) {}
+        foreign_bundles_(database_),
+        revocations_(database_, epoch, clock) {}
 
   EntryStore& entries() override { return entries_; }
   TokenStore& tokens() override { return tokens_; }
@@ -190,6 +191,7 @@ class SqliteStore : public Store {
   PolicyStore& policy() override { return policy_; }
   SpeakerStore& speakers() override { return speakers_; }
   ForeignBundleStore& foreign_bundles() override { return foreign_bundles_; }
+  RevocationStore& revocations() override { return revocations_; }
   uint64_t epoch() const override { return epoch_; }
   uint64_t error_count() const override { return database_.error_count(); }
   absl::Status Probe() override {
@@ -208,6 +210,7 @@ class SqliteStore : public Store {
   SqlitePolicy policy_;
   SqliteSpeakers speakers_;
   SqliteForeignBundles foreign_bundles_;
+  SqliteRevocations revocations_;
 };
 
 }  // namespace

@@ -44,7 +44,9 @@ class EntryStore {
   virtual absl::StatusOr<std::vector<Entry>> MatchEntries(
       const std::vector<std::string>& selectors) = 0;
 
-  // Deletes the entry and the tokens that attest to it. NotFound: no such entry.
+  // Deletes the entry and the tokens that attest to it, and revokes, in the same transaction, the
+  // certificates that were issued for it and have not expired (RevocationStore). NotFound: no such
+  // entry.
   virtual absl::Status DeleteEntry(std::string_view id) = 0;
 };
 
@@ -166,6 +168,39 @@ class PolicyStore {
       const std::vector<PolicyDocument>& documents) = 0;
 };
 
+// The certificates that a revocation names, as far as the log knows them.
+struct NamedCertificates {
+  uint64_t living = 0;                               // not expired
+  absl::Time last_not_after = absl::InfinitePast();  // of these
+};
+
+// What is revoked. Each change makes a new version of the list.
+class RevocationStore {
+ public:
+  virtual ~RevocationStore() = default;
+
+  virtual absl::StatusOr<RevocationList> ListRevocations() = 0;
+
+  // Stores `wanted` (a canonical subject; its own sequence and revoked_at are ignored) as of now
+  // and returns it as stored. What is revoked already is revoked anew, in its place.
+  virtual absl::StatusOr<x509::Revocation> Revoke(const x509::Revocation& wanted) = 0;
+
+  // Takes back everything that came with that version of the list, and returns it. NotFound:
+  // nothing (any more).
+  virtual absl::StatusOr<std::vector<x509::Revocation>> Lift(uint64_t sequence) = 0;
+
+  // Forgets what names no certificate that lives at `now` (forget_at). Returns how much.
+  virtual absl::StatusOr<uint64_t> Forget(absl::Time now) = 0;
+
+  // Notes which CA (its id) signs the list. Another one than before makes a new version, for those
+  // who hold the list by the old one's signature; true then.
+  virtual absl::StatusOr<bool> SetSigner(std::string_view ca_id) = 0;
+
+  // What a revocation of that would name. kIssuer: nothing, the log knows no certificates of CAs.
+  virtual absl::StatusOr<NamedCertificates> CountNamed(x509::RevokedBy by,
+                                                       std::string_view subject) = 0;
+};
+
 // Which proxies serve which entry, and from where.
 class SpeakerStore {
  public:
@@ -191,6 +226,7 @@ class Store {
   virtual PolicyStore& policy() = 0;
   virtual SpeakerStore& speakers() = 0;
   virtual ForeignBundleStore& foreign_bundles() = 0;
+  virtual RevocationStore& revocations() = 0;
 
   // Chosen when the store was made or restored from a backup: milliseconds since 1970, and larger
   // than every earlier one.

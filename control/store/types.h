@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "common/base/bytes.h"
 #include "common/base/ip.h"
+#include "common/x509/revocation_set.h"
 #include "common/x509/spiffe_id.h"
 
 // The values that the store keeps. Plain values: no lock, no owner, no database in them.
@@ -125,6 +126,12 @@ struct PolicyDocument {
   std::string name = {};
   std::string yaml = {};
   bool operator==(const PolicyDocument&) const = default;
+};
+
+// Everything that is revoked. Mirrors postern.v1.RevocationList.
+struct RevocationList {
+  Version version = {};
+  std::vector<x509::Revocation> revocations = {};  // oldest first
 };
 
 // The whole set that is in force.

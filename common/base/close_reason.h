@@ -89,6 +89,10 @@ namespace postern::base {
   X(kPinMismatch, "pin_mismatch",                                                                  \
     "the server has none of the keys or CAs that are pinned for that destination",                 \
     "the detail holds the hashes; correct the pins if they are old, or find out who answered")     \
+  X(kPeerRevoked, "peer_revoked", "the peer's identity, certificate, key or CA is revoked",        \
+    "the detail says what was revoked, when and why; `postern revoke lift` takes it back")         \
+  X(kCrlExpired, "crl_expired", "the CRL of one of the peer's CAs is out of date",                 \
+    "replace the file of --crl by the CA's present CRL")                                           \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

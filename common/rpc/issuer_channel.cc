@@ -76,7 +76,7 @@ std::string_view ClockHint(base::CloseReason reason) {
 
 absl::Status VerifyAgainst(const std::vector<x509::X509Ptr>& chain,
                            const x509::TrustBundleSet& bundles, const x509::SpiffeId& expected,
-                           absl::Time now) {
+                           const x509::RevocationSet* revocations, absl::Time now) {
   const x509::X509StackPtr untrusted = x509::ShareX509Stack(std::span(chain).subspan(1));
   if (untrusted == nullptr) {
     return absl::InternalError("out of memory");
@@ -92,6 +92,13 @@ absl::Status VerifyAgainst(const std::vector<x509::X509Ptr>& chain,
     return absl::UnauthenticatedError(base::StrCat("the server is ", verdict.peer->id.uri(),
                                                    ", not the issuer ", expected.uri()));
   }
+  if (revocations != nullptr) {
+    if (const std::optional<std::string> why = revocations->WhyRevoked(*verdict.peer)) {
+      return absl::UnauthenticatedError(base::StrCat("the issuer's certificate is refused (",
+                                                     base::Token(base::CloseReason::kPeerRevoked),
+                                                     "): ", *why));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -105,7 +112,7 @@ absl::Status VerifyIssuer(std::string_view chain_pem, const IssuerTrust& trust, 
   }
   const x509::SpiffeId expected = IssuerId(trust.trust_domain);
   if (trust.bundles != nullptr) {
-    return VerifyAgainst(*chain, *trust.bundles, expected, now);
+    return VerifyAgainst(*chain, *trust.bundles, expected, trust.revocations.get(), now);
   }
   std::vector<x509::X509Ptr> roots;
   roots.push_back(FindPinned(*chain, *trust.pin));
@@ -119,7 +126,8 @@ absl::Status VerifyIssuer(std::string_view chain_pem, const IssuerTrust& trust, 
   }
   std::vector<x509::TrustBundle> only;
   only.push_back(*std::move(bundle));
-  return VerifyAgainst(*chain, x509::TrustBundleSet(std::move(only)), expected, now);
+  return VerifyAgainst(*chain, x509::TrustBundleSet(std::move(only)), expected,
+                       trust.revocations.get(), now);
 }
 
 absl::Status CheckTrust(const IssuerChannelOptions& options) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/x509/revocation_set.h"
 #include "common/x509/spiffe_id.h"
 #include "common/x509/svid.h"
 #include "common/x509/trust_bundle.h"
@@ -30,6 +31,8 @@ struct IssuerTrust {
   // SHA-256 over the DER of the root that the issuer's chain must end in and be verified by. Used
   // only without bundles: roots that came later, over an authenticated channel, replace it.
   std::optional<base::Sha256Digest> pin;
+  // What is revoked: an issuer's certificate that a revoked CA vouches for is refused. May be null.
+  std::shared_ptr<const x509::RevocationSet> revocations = nullptr;
 };
 
 struct IssuerChannelOptions {

@@ -215,6 +215,18 @@ Values ShowPortModes(const ProxyConfig& config) {
   return values;
 }
 
+absl::Status AddCrl(ProxyConfig& config, std::string_view text) {
+  if (text.empty() || text.find('\0') != std::string_view::npos) {
+    return Invalid(text, "is no path");
+  }
+  config.crl_paths.emplace_back(text);
+  return absl::OkStatus();
+}
+
+Values ShowCrls(const ProxyConfig& config) {
+  return config.crl_paths;
+}
+
 absl::Status SetResumption(ProxyConfig& config, std::string_view text) {
   if (text != "true" && text != "false") {
     return Invalid(text, "is not one of: true, false");
@@ -331,6 +343,11 @@ constexpr auto kKnobs = std::to_array<Knob>({
     {kTraffic, "destinations", "FILE",
      "Addresses that are in the mesh and the identities expected there, YAML.", false,
      SetPath<&C::destinations_file>, ShowText<&C::destinations_file>},
+    {kTraffic, "crl", "FILE|DIR",
+     "CRLs of the CAs of peers, PEM or DER, with the certificates of CAs that no bundle holds; "
+     "re-read when they change. Past its nextUpdate a CRL refuses every new connection with its "
+     "CA.",
+     true, AddCrl, ShowCrls},
     {kTraffic, "resumption", "true|false",
      "TLS 1.3 session resumption between proxies, in both directions. A renewal, and any change of "
      "bundles or policy, means full handshakes.",

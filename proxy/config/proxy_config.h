@@ -94,6 +94,7 @@ struct ProxyConfig {
   std::map<uint16_t, PeerMode> port_modes;  // --port-mode PORT=MODE, repeatable
   OutboundDefault outbound_default = OutboundDefault::kPassthrough;
   std::string policy_file;
+  std::vector<std::string> crl_paths;  // files and directories
   std::string destinations_file;
 
   bool resumption = true;  // TLS sessions, in both directions

@@ -19,6 +19,7 @@
 #include "proxy/identity/issuer_source.h"
 #include "proxy/identity/member_key.h"
 #include "proxy/identity/policy_keeper.h"
+#include "proxy/identity/revocation_keeper.h"
 #include "proxy/identity/seen_list.h"
 #include "proxy/identity/source.h"
 #include "proxy/identity/state_dir.h"
@@ -93,6 +94,7 @@ std::vector<std::string> FilesToWatch(const config::ProxyConfig& config) {
       paths.push_back(path);
     }
   }
+  paths.insert(paths.end(), config.crl_paths.begin(), config.crl_paths.end());
   return paths;
 }
 
@@ -213,6 +215,12 @@ class IdentityManager::Impl final : public SourceSink {
                 [this](std::shared_ptr<const policy::PolicySet> set) {
                   callbacks_.on_policy(std::move(set));
                 }),
+        revocations_(clock, config.crl_paths,
+                     [this](std::shared_ptr<const x509::RevocationSet> set) {
+                       if (callbacks_.on_revocations) {
+                         callbacks_.on_revocations(std::move(set));
+                       }
+                     }),
         destinations_file_(config.destinations_file),
         destinations_watch_(clock, config.destinations_file.empty()
                                        ? std::vector<std::string>{}
@@ -231,6 +239,10 @@ class IdentityManager::Impl final : public SourceSink {
                   const Version& bundle_version) override;
   absl::Status OnPolicyDocuments(std::vector<policy::NamedYaml> documents,
                                  const Version& version) override;
+  void OnRevocations(std::vector<x509::Revocation> revocations, const Version& version) override {
+    revocations_.SetList(std::move(revocations), version);
+    RefreshStatus();
+  }
   void OnSourceChanged() override { RefreshStatus(); }
 
   EndpointDirectory& endpoints() { return endpoints_; }
@@ -265,6 +277,7 @@ class IdentityManager::Impl final : public SourceSink {
   SeenList seen_;
   EndpointCache endpoints_;
   PolicyKeeper policy_;
+  RevocationKeeper revocations_;
   const std::string destinations_file_;
   WatchedFiles destinations_watch_;
   absl::Status destinations_result_;
@@ -284,6 +297,9 @@ class IdentityManager::Impl final : public SourceSink {
 absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
   if (auto status = policy_.LoadFirst(); !status.ok()) {
     return Naming("--policy", status);
+  }
+  if (auto status = revocations_.LoadFirst(); !status.ok()) {
+    return Naming("--crl", status);
   }
   if (!destinations_file_.empty()) {
     auto loaded = LoadDestinations(destinations_file_);
@@ -326,6 +342,7 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
 void IdentityManager::Impl::Start() {
   phase_ = Phase::kStarted;
   policy_.Start();
+  revocations_.Start();
   Announce();  // what Load found
   if (source_ != nullptr) {
     source_->Start();
@@ -337,6 +354,7 @@ void IdentityManager::Impl::Start() {
 
 void IdentityManager::Impl::Reload() {
   policy_.Reload();
+  revocations_.Reload();
   ReloadDestinations();
   if (auto status = seen_.Reload(); !status.ok()) {
     spdlog::error("{}", base::Message(status));
@@ -350,6 +368,7 @@ void IdentityManager::Impl::Reload() {
 
 void IdentityManager::Impl::Poll() {
   policy_.Poll();
+  revocations_.Poll();
   if (!destinations_file_.empty() && destinations_watch_.Poll()) {
     ReloadDestinations();
   }
@@ -402,6 +421,7 @@ void IdentityManager::Impl::OnIdentity(std::shared_ptr<const x509::Svid> svid,
   if (next->ticket_secret == nullptr) {
     spdlog::error("no random bytes for session tickets: until the next renewal none are given");
   }
+  revocations_.SetTrust(next->bundles, next->svid);  // before anybody can use the identity
   identity_described_ = {};
   DescribeSnapshot(*next, identity_described_);
   {
@@ -454,6 +474,7 @@ void IdentityManager::Impl::RefreshStatus() {
     source_->Describe(next);
   }
   policy_.Describe(next);
+  revocations_.Describe(next);
   next.reload_failures += destinations_failures_;
   if (next.reload_error.empty()) {
     next.reload_error = std::string(base::Message(destinations_result_));
@@ -537,6 +558,11 @@ telemetry::IdentityGauges IdentityManager::gauges() const {
   }
   gauges.renewals_ok = now.renewals_ok;
   gauges.renewals_failed = now.renewals_failed;
+  gauges.revocation_epoch = now.revocation_version.epoch;
+  gauges.revocation_sequence = now.revocation_version.sequence;
+  gauges.revocations = now.revocations;
+  gauges.crl_entries = now.crl_entries;
+  gauges.crls_stale = now.crls_stale;
   gauges.bundle_epoch = now.bundle_version.epoch;
   gauges.bundle_sequence = now.bundle_version.sequence;
   gauges.policy_epoch = now.policy_version.epoch;

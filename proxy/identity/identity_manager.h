@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/x509/revocation_set.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/identity/endpoint_directory.h"
 #include "proxy/identity/snapshot.h"
@@ -36,6 +37,8 @@ class IdentityManager {
     std::function<void(std::shared_ptr<const IdentitySnapshot>)> on_identity;
     // The first comes inside Start: nothing is open before it.
     std::function<void(std::shared_ptr<const policy::PolicySet>)> on_policy;
+    // What is revoked, the whole of it. Before the identity that is published with it.
+    std::function<void(std::shared_ptr<const x509::RevocationSet>)> on_revocations = {};
   };
 
   // Reads what the configuration names (certificate files, bundle, policy, destinations, state

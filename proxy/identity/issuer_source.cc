@@ -116,6 +116,7 @@ void IssuerSource::Restore() {
   if (auto read = options_.state_dir->LoadSnapshot(state_.get()); !read.ok()) {
     if (!absl::IsNotFound(read)) {
       spdlog::warn("the kept state is not used: {}", base::Message(read));
+      snapshot_lost_ = true;
     }
     state_->Clear();
   }
@@ -129,6 +130,7 @@ void IssuerSource::Restore() {
       state_->clear_policy();
     }
   }
+  RestoreRevocations();  // before there is an identity that could be used without them
   if (auto restored = RestoreIdentity(); !restored.ok() && !absl::IsNotFound(restored)) {
     spdlog::warn("the kept certificate is not used: {}", base::Message(restored));
   }
@@ -180,6 +182,10 @@ absl::Status IssuerSource::RestoreIdentity() {
     return bundles.status();
   }
   bundles_ = std::make_shared<const x509::TrustBundleSet>(*std::move(bundles));
+  if (snapshot_lost_) {
+    return absl::FailedPreconditionError(
+        "what was revoked was kept with the state that is damaged: the issuer is asked first");
+  }
   const absl::Time now = clock_.Now();
   if (auto checked = CheckIdentity(*svid_, *bundles_, now); !checked.ok()) {
     return checked;  // still good as evidence, if the issuer thinks so
@@ -195,9 +201,9 @@ rpc::IssuerChannelOptions IssuerSource::ChannelOptions(bool with_certificate) co
   options.target = options_.target;
   options.clock = &clock_;
   if (options_.trust_domain.has_value() && !IsUnix()) {
-    options.trust =
-        rpc::IssuerTrust{*options_.trust_domain,
-                         bundles_speak_for_issuer_ ? bundles_ : options_.bundles, options_.pin};
+    options.trust = rpc::IssuerTrust{*options_.trust_domain,
+                                     bundles_speak_for_issuer_ ? bundles_ : options_.bundles,
+                                     options_.pin, revocations_.set()};
   }
   if (with_certificate) {
     options.client = svid_;

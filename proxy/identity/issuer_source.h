@@ -19,6 +19,7 @@
 #include "proxy/identity/endpoint_cache.h"
 #include "proxy/identity/evidence.h"
 #include "proxy/identity/freshness.h"
+#include "proxy/identity/issued_revocations.h"
 #include "proxy/identity/mesh_client.h"
 #include "proxy/identity/renewal_schedule.h"
 #include "proxy/identity/seen_list.h"
@@ -75,6 +76,8 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   // From the state directory.
   void Restore();
   void RestoreAnswers();
+  void RestoreRevocations();
+  void UseRevocations();
   absl::Status RestoreIdentity();
   std::string TrustFingerprint() const;
 
@@ -115,6 +118,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   // MeshClient::Delegate
   absl::Status OnBundles(const v1::BundleSet& bundles) override;
   absl::Status OnPolicy(const v1::PolicyDocuments& documents) override;
+  absl::Status OnRevocations(const v1::SignedRevocations& revocations) override;
   void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& answer) override;
   void OnAnswersEnd() override;
   void OnHeard(absl::Duration skew) override;
@@ -122,6 +126,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void OnConnection() override;
   std::optional<Version> HeldBundles() const override;
   std::optional<Version> HeldPolicy() const override;
+  std::optional<Version> HeldRevocations() const override { return revocations_.version(); }
   std::vector<AddressKey> Subscriptions() const override;
 
   net::Loop& loop_;
@@ -145,6 +150,9 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   // Whether bundles_ came from the issuer that is configured now: then it, not the configuration,
   // says how the issuer is known.
   bool bundles_speak_for_issuer_ = false;
+  IssuedRevocations revocations_;
+  std::string own_revoked_;               // why our certificate is revoked; said once
+  bool snapshot_lost_ = false;            // snapshot.pb was there and cannot be read
   std::optional<Evidence> refused_last_;  // by the last attempt; the next kind is tried then
   std::unique_ptr<v1::ProxyState> state_;
   absl::Status renewal_error_;

@@ -83,6 +83,7 @@ void MeshClient::SendHello() {
   };
   add_held(v1::KIND_BUNDLES, delegate_.HeldBundles());
   add_held(v1::KIND_POLICY, delegate_.HeldPolicy());
+  add_held(v1::KIND_REVOCATIONS, delegate_.HeldRevocations());
   for (const uint16_t port : serving_) {
     auto* serving = hello->add_serving();
     serving->set_port(port);
@@ -126,6 +127,14 @@ void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
       Applied(from, TrustKind::kPolicy, FromWire(message.policy().version()),
               delegate_.OnPolicy(message.policy()));
       return;
+    case v1::MeshResponse::kRevocations: {
+      // The version stands inside of what is signed; of what does not parse it is none.
+      v1::RevocationList list;
+      list.ParseFromString(message.revocations().list());
+      Acknowledge(from, v1::KIND_REVOCATIONS, FromWire(list.version()),
+                  delegate_.OnRevocations(message.revocations()));
+      return;
+    }
     case v1::MeshResponse::kEndpoints:
       for (const auto& answer : message.endpoints().answers()) {
         delegate_.OnAnswer(answer);
@@ -134,7 +143,6 @@ void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
       Acknowledge(from, v1::KIND_ENDPOINTS, FromWire(message.endpoints().version()),
                   absl::OkStatus());
       return;
-    case v1::MeshResponse::kRevocations:  // sent by nobody yet
     case v1::MeshResponse::kKeepAlive:
     case v1::MeshResponse::MESSAGE_NOT_SET:  // of a newer release
       return;

@@ -25,6 +25,7 @@ namespace postern::v1 {
 class BundleSet;
 class MeshRequest;
 class PolicyDocuments;
+class SignedRevocations;
 class MeshResponse_EndpointUpdate_Answer;
 }  // namespace postern::v1
 
@@ -52,6 +53,7 @@ class MeshClient {
     // An error is sent back to the issuer (nack); what was applied before goes on.
     virtual absl::Status OnBundles(const v1::BundleSet& bundles) = 0;
     virtual absl::Status OnPolicy(const v1::PolicyDocuments& documents) = 0;
+    virtual absl::Status OnRevocations(const v1::SignedRevocations& revocations) = 0;
     virtual void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& answer) = 0;
     virtual void OnAnswersEnd() = 0;  // after the last answer of one message
     // A message came: what is held is fresh. `skew`: this clock minus the issuer's.
@@ -64,6 +66,7 @@ class MeshClient {
     // For the Hello.
     virtual std::optional<Version> HeldBundles() const = 0;
     virtual std::optional<Version> HeldPolicy() const = 0;
+    virtual std::optional<Version> HeldRevocations() const = 0;
     virtual std::vector<AddressKey> Subscriptions() const = 0;
   };
 

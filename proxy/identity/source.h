@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/x509/revocation_set.h"
 #include "common/x509/svid.h"
 #include "common/x509/trust_bundle.h"
 #include "proxy/identity/snapshot.h"
@@ -24,6 +25,9 @@ class SourceSink {
   // The issuer's policy, the full set. An error: refused, the last good one goes on.
   virtual absl::Status OnPolicyDocuments(std::vector<policy::NamedYaml> documents,
                                          const Version& version) = 0;
+  // What the issuer has revoked, the full list, verified. Before the first OnIdentity when it is
+  // known by then.
+  virtual void OnRevocations(std::vector<x509::Revocation> revocations, const Version& version) = 0;
   // Describe would say something new.
   virtual void OnSourceChanged() = 0;
 };

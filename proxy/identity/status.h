@@ -62,6 +62,14 @@ struct IdentityStatus {
   uint64_t policy_revision = 0;                     // counts up with every policy of this process
   std::string policy_error;  // the last set that was refused; empty: none was
 
+  // Revocation.
+  Version revocation_version;  // of the issuer's list in use; both 0: none has come
+  uint64_t revocations = 0;    // in it
+  uint64_t crls = 0;           // of --crl, verified
+  uint64_t crl_entries = 0;    // in these
+  uint64_t crls_stale = 0;     // of these, past their nextUpdate
+  std::string crl_error;       // of the last look at them; empty: none
+
   uint64_t endpoint_subscriptions = 0;
   uint64_t seen_in_mesh = 0;
 };

@@ -54,6 +54,27 @@ absl::StatusOr<x509::TrustBundle> BundleFromWire(const v1::TrustBundle& wire) {
   return bundle;
 }
 
+struct RawSubject {
+  x509::RevokedBy by;
+  std::string text;
+};
+
+std::optional<RawSubject> SubjectOf(const v1::Revocation& wire) {
+  switch (wire.subject_case()) {
+    case v1::Revocation::kSpiffeId:
+      return RawSubject{x509::RevokedBy::kSpiffeId, wire.spiffe_id()};
+    case v1::Revocation::kSerial:
+      return RawSubject{x509::RevokedBy::kSerial, base::ToHex(base::AsBytes(wire.serial()))};
+    case v1::Revocation::kKeySha256:
+      return RawSubject{x509::RevokedBy::kKey, base::ToHex(base::AsBytes(wire.key_sha256()))};
+    case v1::Revocation::kIssuerSha256:
+      return RawSubject{x509::RevokedBy::kIssuer, base::ToHex(base::AsBytes(wire.issuer_sha256()))};
+    case v1::Revocation::SUBJECT_NOT_SET:
+      break;
+  }
+  return std::nullopt;
+}
+
 // Adds what one endpoint says to `destination`. False: this release does not understand it.
 bool AddEndpoint(const v1::Endpoint& endpoint, config::MeshDestination& destination) {
   const bool transport_known = endpoint.transport() == v1::TRANSPORT_DIRECT_TLS;
@@ -139,6 +160,32 @@ absl::StatusOr<x509::TrustBundleSet> BundlesFromWire(const v1::BundleSet& wire) 
     bundles.push_back(*std::move(bundle));
   }
   return x509::TrustBundleSet(std::move(bundles));
+}
+
+absl::StatusOr<std::vector<x509::Revocation>> RevocationsFromWire(const v1::RevocationList& wire) {
+  std::vector<x509::Revocation> revocations;
+  revocations.reserve(static_cast<size_t>(wire.revocations_size()));
+  for (const v1::Revocation& one : wire.revocations()) {
+    const std::optional<RawSubject> raw = SubjectOf(one);
+    if (!raw.has_value()) {
+      return absl::InvalidArgumentError(base::StrCat(
+          "revocation ", one.sequence(), " names something that this release does not know"));
+    }
+    absl::StatusOr<std::string> subject = x509::CanonicalSubject(raw->by, raw->text);
+    if (!subject.ok()) {
+      return absl::InvalidArgumentError(
+          base::StrCat("revocation ", one.sequence(), ": ", base::Message(subject.status())));
+    }
+    revocations.push_back({.by = raw->by,
+                           .subject = *std::move(subject),
+                           .sequence = one.sequence(),
+                           .reason = one.reason(),
+                           .revoked_at = absl::FromUnixSeconds(one.revoked_at()),
+                           .forget_at = one.forget_at() == 0
+                                            ? absl::InfiniteFuture()
+                                            : absl::FromUnixSeconds(one.forget_at())});
+  }
+  return revocations;
 }
 
 std::vector<policy::NamedYaml> DocumentsFromWire(const v1::PolicyDocuments& wire) {

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/x509/openssl_ptr.h"
+#include "common/x509/revocation_set.h"
 #include "common/x509/trust_bundle.h"
 #include "postern/v1/mesh.pb.h"
 #include "postern/v1/types.pb.h"
@@ -28,6 +29,10 @@ v1::Version ToWire(const Version& version);
 
 // InvalidArgument names the trust domain and what is wrong with it; an empty set is refused.
 absl::StatusOr<x509::TrustBundleSet> BundlesFromWire(const v1::BundleSet& wire);
+
+// In canonical form. InvalidArgument: a subject that is none. One of a kind that this release does
+// not know is InvalidArgument as well: a list that is not understood as a whole is not applied.
+absl::StatusOr<std::vector<x509::Revocation>> RevocationsFromWire(const v1::RevocationList& wire);
 
 std::vector<policy::NamedYaml> DocumentsFromWire(const v1::PolicyDocuments& wire);
 

@@ -154,6 +154,11 @@ absl::Status ProxyProcess::Impl::OpenIdentity() {
       worker->PublishPolicy(now);
     }
   };
+  callbacks.on_revocations = [this](const std::shared_ptr<const x509::RevocationSet>& now) {
+    for (const std::unique_ptr<session::Worker>& worker : workers) {
+      worker->PublishRevocations(now);
+    }
+  };
   auto made = identity::IdentityManager::Create(config, *loop, clock, std::move(callbacks));
   if (!made.ok()) {
     return absl::InvalidArgumentError(made.status().message());  // of configuration, all of them

@@ -77,6 +77,15 @@ Json PolicyOf(const identity::IdentityStatus& identity) {
           {"error", identity.policy_error}};
 }
 
+Json RevocationsOf(const identity::IdentityStatus& identity) {
+  return {{"version", VersionOf(identity.revocation_version)},
+          {"entries", identity.revocations},
+          {"crls", identity.crls},
+          {"crl_entries", identity.crl_entries},
+          {"crls_stale", identity.crls_stale},
+          {"crl_error", identity.crl_error}};
+}
+
 }  // namespace
 
 std::string StatusPage(const ProcessFacts& facts, const identity::IdentityStatus& identity) {
@@ -95,6 +104,7 @@ std::string StatusPage(const ProcessFacts& facts, const identity::IdentityStatus
                {"listeners", std::move(listeners)},
                {"identity", IdentityOf(identity)},
                {"policy", PolicyOf(identity)},
+               {"revocations", RevocationsOf(identity)},
                {"seen_in_mesh", identity.seen_in_mesh}};
   if (!identity.issuer.empty()) {
     page["issuer"] = IssuerOf(identity);

@@ -274,8 +274,11 @@ void InboundSession::Authorize() {
   }
   std::optional<base::Failure> denied = Judge();
   if (denied.has_value()) {
-    worker().metrics.denied[static_cast<size_t>(base::Direction::kInbound)].Add(1);
-    Fail(*std::move(denied), passes_.has_value() ? -1 : kAlertAccessDenied);
+    if (denied->reason != CloseReason::kPeerRevoked) {
+      worker().metrics.denied[static_cast<size_t>(base::Direction::kInbound)].Add(1);
+    }
+    const int alert = passes_.has_value() ? -1 : AlertOf(*denied);
+    Fail(*std::move(denied), alert);
     return;
   }
   if (passes_.has_value() && passes_ != PlaintextReason::kServerFirst) {
@@ -293,10 +296,8 @@ std::optional<base::Failure> InboundSession::Judge() {
     return failure;
   }
   const x509::VerifiedPeer* const peer = downstream_->peer();
-  if (peer != nullptr && worker().identity != nullptr && !worker().identity->Trusts(*peer)) {
-    failure.reason = CloseReason::kPeerUntrusted;
-    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
-    return failure;
+  if (std::optional<base::Failure> distrusted = JudgePeer(peer)) {
+    return distrusted;
   }
   failure.reason = CloseReason::kPolicyDenied;
   if (peer != nullptr && via().tunnel != nullptr) {

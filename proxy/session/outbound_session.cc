@@ -180,7 +180,8 @@ void OutboundSession::Authorize() {
   Advance(Phase::kAuthorize);
   std::optional<base::Failure> refused = Judge();
   if (refused.has_value()) {
-    Fail(*std::move(refused), kAlertAccessDenied);
+    const int alert = AlertOf(*refused);
+    Fail(*std::move(refused), alert);
     return;
   }
   StartRelay({});
@@ -193,12 +194,8 @@ std::optional<base::Failure> OutboundSession::Judge() {
   if (peer == nullptr) {
     return std::nullopt;  // plaintext, or not connected yet
   }
-  base::Failure failure;
-  failure.side = Side::kUpstream;
-  if (worker().identity != nullptr && !worker().identity->Trusts(*peer)) {
-    failure.reason = CloseReason::kPeerUntrusted;
-    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
-    return failure;
+  if (std::optional<base::Failure> distrusted = JudgePeer(peer)) {
+    return distrusted;
   }
   if (const auto mismatch = pins_ != nullptr ? pins_->Mismatch(*peer) : std::nullopt) {
     failure.reason = CloseReason::kPinMismatch;
@@ -209,6 +206,8 @@ std::optional<base::Failure> OutboundSession::Judge() {
                   [&](const x509::SpiffeIdPattern& p) { return p.Matches(peer->id); })) {
     return std::nullopt;
   }
+  base::Failure failure;
+  failure.side = Side::kUpstream;
   failure.reason = CloseReason::kIdentityMismatch;
   failure.detail =
       absl::PermissionDeniedError(base::StrCat(peer->id.uri(), " is not who is expected there"));

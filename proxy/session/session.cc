@@ -393,9 +393,39 @@ void Session::Recheck() {
   }
   std::optional<base::Failure> lost = Judge();
   if (lost.has_value()) {
-    lost->reason = CloseReason::kPolicyRevoked;
-    Fail(*std::move(lost), kAlertAccessDenied);
+    if (lost->reason != CloseReason::kPeerRevoked) {
+      lost->reason = CloseReason::kPolicyRevoked;
+    }
+    const int alert = AlertOf(*lost);
+    Fail(*std::move(lost), alert);
   }
+}
+
+std::optional<base::Failure> Session::JudgePeer(const x509::VerifiedPeer* peer) const {
+  if (peer == nullptr) {
+    return std::nullopt;
+  }
+  base::Failure failure;
+  failure.side = mesh_side();
+  if (worker_.identity != nullptr && !worker_.identity->Trusts(*peer)) {
+    failure.reason = CloseReason::kPeerUntrusted;
+    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
+    return failure;
+  }
+  const x509::RevocationSet* const revoked = worker_.revocations->set.get();
+  if (revoked != nullptr) {
+    if (const std::optional<std::string> why = revoked->WhyRevoked(*peer)) {
+      failure.reason = CloseReason::kPeerRevoked;
+      failure.detail = absl::PermissionDeniedError(*why);
+      return failure;
+    }
+  }
+  return std::nullopt;
+}
+
+int Session::AlertOf(const base::Failure& refusal) {
+  return refusal.reason == CloseReason::kPeerRevoked ? kAlertCertificateRevoked
+                                                     : kAlertAccessDenied;
 }
 
 void Session::CheckLiveness() {

@@ -13,6 +13,7 @@
 namespace postern::session {
 
 // TLS alerts for refusals after the handshake (RFC 8446 section 6).
+inline constexpr int kAlertCertificateRevoked = 44;
 inline constexpr int kAlertAccessDenied = 49;
 inline constexpr int kAlertCertificateRequired = 116;
 

@@ -61,6 +61,7 @@ struct Worker::Impl {
   bool IsFull(base::Direction direction) const;
   void SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
+  void SetRevocations(std::shared_ptr<const x509::RevocationSet> revocations);
   void KeepHouse();
   void CheckLiveness(uint64_t id);
   void VisitPeer(uint64_t id);
@@ -173,8 +174,8 @@ void Worker::Impl::OnCountsChanged() {
 void Worker::Impl::SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot) {
   const bool bundles_changed =
       context.identity == nullptr || context.identity->snapshot().bundles != snapshot->bundles;
-  absl::StatusOr<std::shared_ptr<const WorkerIdentity>> made =
-      WorkerIdentity::Create(std::move(snapshot), *shared.clock, context.trust);
+  absl::StatusOr<std::shared_ptr<const WorkerIdentity>> made = WorkerIdentity::Create(
+      std::move(snapshot), *shared.clock, context.trust, context.revocations);
   if (!made.ok()) {
     spdlog::error("worker {}: the new certificate cannot be used, the old one stays: {}", index,
                   base::Message(made.status()));
@@ -221,6 +222,14 @@ void Worker::Impl::CountReauths() {
       metrics.reauthentications[i].Add(by_result[i]);
     }
   }
+}
+
+void Worker::Impl::SetRevocations(std::shared_ptr<const x509::RevocationSet> revocations) {
+  context.revocations->set = std::move(revocations);
+  if (context.trust != nullptr) {
+    ++context.trust->revocation_sequence;
+  }
+  table.ForEach([](Session& session) { session.Recheck(); });
 }
 
 void Worker::Impl::KeepHouse() {
@@ -323,6 +332,12 @@ void Worker::PublishIdentity(std::shared_ptr<const identity::IdentitySnapshot> s
 
 void Worker::PublishPolicy(std::shared_ptr<const policy::PolicySet> policy) {
   impl_->loop->Post([impl = impl_.get(), policy = std::move(policy)] { impl->SetPolicy(policy); });
+}
+
+void Worker::PublishRevocations(std::shared_ptr<const x509::RevocationSet> revocations) {
+  impl_->loop->Post([impl = impl_.get(), revocations = std::move(revocations)] {
+    impl->SetRevocations(revocations);
+  });
 }
 
 void Worker::Drain(std::chrono::milliseconds delay, std::chrono::milliseconds deadline,

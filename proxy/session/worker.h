@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/x509/revocation_set.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/identity/endpoint_directory.h"
 #include "proxy/identity/snapshot.h"
@@ -78,6 +79,9 @@ class Worker {
   // one are held up to the handshake deadline and then closed with no_identity.
   void PublishIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void PublishPolicy(std::shared_ptr<const policy::PolicySet> policy);
+  // What is revoked, the whole of it: handshakes with it are refused from now on, no session made
+  // before is resumed, and open connections with it are closed (peer_revoked).
+  void PublishRevocations(std::shared_ptr<const x509::RevocationSet> revocations);
 
   // Drain: inbound goes on accepting for `delay`, then stops; outbound goes on. `done` is called on
   // the worker's thread when no connection is left, or at `deadline` after the rest was closed with

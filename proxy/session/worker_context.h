@@ -48,6 +48,8 @@ struct WorkerContext {
   // What session tickets are bound to; kept up to date with the two above. Null: no resumption.
   std::shared_ptr<tls::TrustState> trust;
   ExpiryWatch& expiry;
+  // What no peer may be, whatever vouches for it.
+  std::shared_ptr<tls::RevocationState> revocations = std::make_shared<tls::RevocationState>();
 
   const config::ProxyConfig& config() const { return *shared.config; }
 };

@@ -10,7 +10,8 @@ namespace postern::session {
 
 absl::StatusOr<std::shared_ptr<const WorkerIdentity>> WorkerIdentity::Create(
     std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock,
-    std::shared_ptr<const tls::TrustState> trust) {
+    std::shared_ptr<const tls::TrustState> trust,
+    std::shared_ptr<const tls::RevocationState> revocations) {
   tls::TlsOptions options;
   options.clock = &clock;
   if (trust != nullptr && snapshot->ticket_secret != nullptr) {
@@ -22,6 +23,7 @@ absl::StatusOr<std::shared_ptr<const WorkerIdentity>> WorkerIdentity::Create(
     options.sessions = std::make_shared<tls::SessionCache>();
   }
   options.trust = std::move(trust);
+  options.revocations = std::move(revocations);
   auto client = tls::TlsContext::CreateClient(snapshot->svid, snapshot->bundles, options);
   if (!client.ok()) {
     return client.status();

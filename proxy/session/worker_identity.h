@@ -20,10 +20,12 @@ namespace postern::session {
 class WorkerIdentity {
  public:
   // Internal: OpenSSL refused. `trust`: to what the tickets that clients are given are bound beside
-  // this snapshot; null: no session is resumed in either direction.
+  // this snapshot; null: no session is resumed in either direction. `revocations`: what every
+  // handshake looks at.
   static absl::StatusOr<std::shared_ptr<const WorkerIdentity>> Create(
       std::shared_ptr<const identity::IdentitySnapshot> snapshot, const base::Clock& clock,
-      std::shared_ptr<const tls::TrustState> trust);
+      std::shared_ptr<const tls::TrustState> trust,
+      std::shared_ptr<const tls::RevocationState> revocations);
 
   const x509::Svid& svid() const { return *snapshot_->svid; }
   const identity::IdentitySnapshot& snapshot() const { return *snapshot_; }

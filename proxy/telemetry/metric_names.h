@@ -87,7 +87,14 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
   X(kProcessMaxFds, "process_max_fds", kGauge, "", "Limit of open file descriptors.")              \
   X(kProcessThreads, "process_threads", kGauge, "", "Threads of the process.")                     \
   X(kProcessStart, "process_start_time_seconds", kGauge, "",                                       \
-    "When the process started, in seconds since the epoch.")
+    "When the process started, in seconds since the epoch.")                                       \
+  X(kRevocationVersion, "postern_revocation_version", kGauge, "part",                              \
+    "Version of the issuer's list of revocations in force: its store epoch and the sequence in "   \
+    "it; 0 before the first.")                                                                     \
+  X(kRevocations, "postern_revocations", kGauge, "source",                                         \
+    "What is revoked: entries of the issuer's list, and of the CRLs of files.")                    \
+  X(kCrlsStale, "postern_crls_stale", kGauge, "",                                                  \
+    "CRLs past their nextUpdate: new connections with certificates of their CAs are refused.")
 
 enum class Metric : uint8_t {
 #define X(enumerator, name, kind, labels, help) enumerator,

@@ -46,6 +46,8 @@ constexpr std::array kHandshakeReasons = {
     CloseReason::kPeerWrongUsage,
     CloseReason::kTrustDomainUnknown,
     CloseReason::kIdentityMismatch,
+    CloseReason::kPeerRevoked,
+    CloseReason::kCrlExpired,
 };
 
 template <typename Enum>
@@ -288,6 +290,11 @@ void AddIdentity(const IdentityGauges& identity, Exposition& out) {
     out.Add(Metric::kTrustAge, {what}, age);
   }
   out.Add(Metric::kTrustStale, {}, identity.trust_is_stale ? 1.0 : 0.0);
+  out.Add(Metric::kRevocationVersion, {"epoch"}, identity.revocation_epoch);
+  out.Add(Metric::kRevocationVersion, {"sequence"}, identity.revocation_sequence);
+  out.Add(Metric::kRevocations, {"issuer"}, identity.revocations);
+  out.Add(Metric::kRevocations, {"crl"}, identity.crl_entries);
+  out.Add(Metric::kCrlsStale, {}, identity.crls_stale);
 }
 
 void AddProcess(Exposition& out) {

@@ -31,6 +31,10 @@ struct IdentityGauges {
   bool trust_is_stale = false;    // by --max-stale: new connections are refused
   double clock_skew_seconds = 0;  // this clock minus the issuer's
   bool issuer_connected = false;
+  uint64_t revocation_epoch = 0, revocation_sequence = 0;  // of the issuer's list
+  uint64_t revocations = 0;                                // in it
+  uint64_t crl_entries = 0;                                // in the verified CRLs of files
+  uint64_t crls_stale = 0;                                 // of these CRLs, past their nextUpdate
   uint64_t reload_failures = 0;  // files that did not load; the old ones go on
 };
 

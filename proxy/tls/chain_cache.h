@@ -20,8 +20,9 @@ std::optional<base::Sha256Digest> DigestOfPresented(X509* leaf, STACK_OF(X509) *
 // Remembers which presented chains were verified, so that a peer that comes back costs one hash in
 // place of two signature checks and the building of a path. It holds good verdicts alone, and a
 // verdict for no longer than every certificate of its path is valid. What else a verdict depends on
-// (trust bundles, the peer's role, revocation) is fixed for the TlsContext that owns the cache: new
-// trust is a new context and an empty cache. Bounded: two generations of kGeneration entries, the
+// (trust bundles, the peer's role) is fixed for the TlsContext that owns the cache: new trust is a
+// new context and an empty cache. Revocation is no part of it: whoever finds something here judges
+// that by the facts, each time. Bounded: two generations of kGeneration entries, the
 // older one is forgotten as a whole. Confined to its context's thread.
 class ChainCache {
  public:

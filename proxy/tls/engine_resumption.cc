@@ -24,6 +24,7 @@ using SessionPtr = x509::OpensslPtr<SSL_SESSION, SSL_SESSION_free>;
 // So often at least a peer proves with its own key who it is.
 constexpr absl::Duration kLongestSession = absl::Hours(1);
 constexpr int kAlertBadCertificate = 42;
+constexpr int kAlertCertificateRevoked = 44;
 constexpr int kAlertCertificateExpired = 45;
 
 }  // namespace
@@ -71,6 +72,10 @@ void TlsEngine::Impl::OfferSession(std::string_view destination) {
     return;
   }
   const uint8_t* at = offered->der.data();
+  if (ours.JudgeRevocation(offered->peer, ours.options.clock->Now()).has_value()) {
+    ForgetOffer();  // a full handshake finds out, and says so
+    return;
+  }
   const SessionPtr session(d2i_SSL_SESSION(nullptr, &at, static_cast<long>(offered->der.size())));
   if (session == nullptr || !IsExpected(offered->peer.id) || PinMismatch(offered->peer) ||
       SSL_set_session(ssl.get(), session.get()) != 1) {
@@ -189,6 +194,10 @@ bool TlsEngine::Impl::TakesTicket(SSL_SESSION* session, SSL_TICKET_STATUS status
     ticket_use = TicketUse::kExpired;
     return false;
   }
+  if (context->impl().JudgeRevocation(facts->peer, now).has_value()) {
+    ticket_use = TicketUse::kChanged;
+    return false;
+  }
   ticket_use = TicketUse::kResumed;
   return true;
 }
@@ -252,6 +261,12 @@ bool TlsEngine::Impl::JudgeRestored() {
     failure.x509_error = X509_V_ERR_CERT_HAS_EXPIRED;
     failure.detail = absl::UnauthenticatedError(
         "the certificate that the peer showed when the session was made has expired");
+  } else if (std::optional<x509::ChainError> revoked =
+                 context->impl().JudgeRevocation(*peer, context->impl().options.clock->Now())) {
+    alert = kAlertCertificateRevoked;
+    failure.reason = revoked->reason;
+    failure.x509_error = revoked->x509_error;
+    failure.detail = absl::UnauthenticatedError(revoked->detail);
   } else if (!IsExpected(peer->id)) {
     failure.reason = base::CloseReason::kIdentityMismatch;
     failure.detail = absl::UnauthenticatedError(

@@ -2,6 +2,7 @@
 #include "proxy/tls/session_facts.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -9,7 +10,7 @@
 namespace postern::tls {
 namespace {
 
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 2;
 constexpr size_t kMaxSerial = 255;
 constexpr size_t kMaxChain = 16;  // more than any chain that is accepted
 constexpr size_t kMaxId = 2048;   // SPIFFE-ID section 2.3
@@ -24,7 +25,8 @@ void Put(std::string& out, absl::Time time) {
   Put(out, static_cast<uint64_t>(absl::ToUnixSeconds(time)), 8);
 }
 
-void Put(std::string& out, const base::Sha256Digest& digest) {
+template <size_t N>
+void Put(std::string& out, const std::array<uint8_t, N>& digest) {
   out.append(base::AsText(digest));
 }
 
@@ -53,8 +55,9 @@ class Reader {
     return value;
   }
   absl::Time Time() { return absl::FromUnixSeconds(static_cast<int64_t>(Number(8))); }
-  base::Sha256Digest Digest() {
-    base::Sha256Digest digest{};
+  template <typename Array = base::Sha256Digest>
+  Array Digest() {
+    Array digest{};
     const base::ByteSpan bytes = Bytes(digest.size());
     std::copy(bytes.begin(), bytes.end(), digest.begin());
     return digest;
@@ -71,7 +74,8 @@ class Reader {
 std::optional<std::string> SerializeSessionFacts(const SessionFacts& facts) {
   const x509::VerifiedPeer& peer = facts.peer;
   if (peer.serial.size() > kMaxSerial || peer.chain_sha256.empty() ||
-      peer.chain_sha256.size() > kMaxChain || peer.id.uri().size() > kMaxId) {
+      peer.chain_sha256.size() > kMaxChain || peer.links.size() > kMaxChain ||
+      peer.id.uri().size() > kMaxId) {
     return std::nullopt;
   }
   std::string out;
@@ -86,6 +90,12 @@ std::optional<std::string> SerializeSessionFacts(const SessionFacts& facts) {
   Put(out, peer.chain_sha256.size(), 1);
   for (const base::Sha256Digest& digest : peer.chain_sha256) {
     Put(out, digest);
+  }
+  Put(out, peer.key_sha256);
+  Put(out, peer.links.size(), 1);
+  for (const x509::ChainLink& link : peer.links) {
+    Put(out, link.issuer_key);
+    Put(out, link.certificate);
   }
   Put(out, peer.id.uri().size(), 2);
   out.append(peer.id.uri());
@@ -109,6 +119,16 @@ std::optional<SessionFacts> ParseSessionFacts(base::ByteSpan bytes) {
   }
   std::vector<base::Sha256Digest> chain(count);
   std::generate(chain.begin(), chain.end(), [&reader] { return reader.Digest(); });
+  const base::Sha256Digest key = reader.Digest();
+  const size_t link_count = reader.Number(1);
+  if (link_count > kMaxChain) {
+    return std::nullopt;
+  }
+  std::vector<x509::ChainLink> links(link_count);
+  for (x509::ChainLink& link : links) {
+    link.issuer_key = reader.Digest<x509::HalfDigest>();
+    link.certificate = reader.Digest<x509::HalfDigest>();
+  }
   const std::string_view uri = reader.Text(reader.Number(2));
   if (!reader.AtEnd()) {
     return std::nullopt;
@@ -117,8 +137,10 @@ std::optional<SessionFacts> ParseSessionFacts(base::ByteSpan bytes) {
   if (!id.ok()) {
     return std::nullopt;
   }
-  return SessionFacts{
-      binding, until, {*std::move(id), not_before, not_after, serial, leaf, std::move(chain)}};
+  return SessionFacts{binding,
+                      until,
+                      {*std::move(id), not_before, not_after, serial, leaf, std::move(chain), key,
+                       std::move(links)}};
 }
 
 }  // namespace postern::tls

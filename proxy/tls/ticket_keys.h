@@ -22,7 +22,7 @@ struct TrustState {
   uint64_t bundle_sequence = 0;
   uint64_t policy_revision = 0;
   uint64_t policies_given = 0;       // to this worker so far: tells two sets of one revision apart
-  uint64_t revocation_sequence = 0;  // 0 until there is a list of revocations
+  uint64_t revocation_sequence = 0;  // counts the lists and CRLs given to this worker so far
 };
 
 // The SHA-256 over all of it and the listener by which a client came.

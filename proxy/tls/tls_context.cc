@@ -178,14 +178,40 @@ x509::ChainVerdict TlsContext::Impl::VerifyChain(X509* leaf, STACK_OF(X509) * pr
   const std::optional<base::Sha256Digest> digest = DigestOfPresented(leaf, presented);
   if (digest.has_value()) {
     if (const x509::VerifiedPeer* known = verified_chains.Find(*digest, now)) {
-      return {*known, {}};
+      std::optional<x509::ChainError> revoked = JudgeRevocation(*known, now);
+      return revoked.has_value() ? x509::ChainVerdict{{}, *std::move(revoked)}
+                                 : x509::ChainVerdict{*known, {}};
     }
   }
   x509::ChainVerdict verdict = x509::VerifyPeerChain(leaf, presented, *bundles, peer_role, now);
-  if (digest.has_value() && verdict.peer.has_value()) {
+  if (!verdict.peer.has_value()) {
+    return verdict;
+  }
+  if (digest.has_value()) {
     verified_chains.Add(*digest, *verdict.peer);
   }
+  if (std::optional<x509::ChainError> revoked = JudgeRevocation(*verdict.peer, now)) {
+    return {{}, *std::move(revoked)};
+  }
   return verdict;
+}
+
+std::optional<x509::ChainError> TlsContext::Impl::JudgeRevocation(const x509::VerifiedPeer& peer,
+                                                                  absl::Time now) const {
+  const x509::RevocationSet* const set =
+      options.revocations == nullptr ? nullptr : options.revocations->set.get();
+  if (set == nullptr) {
+    return std::nullopt;
+  }
+  if (std::optional<std::string> why = set->WhyRevoked(peer)) {
+    return x509::ChainError{base::CloseReason::kPeerRevoked, X509_V_ERR_CERT_REVOKED, 0,
+                            *std::move(why), peer.id.uri()};
+  }
+  if (std::optional<std::string> why = set->WhyUnknown(peer, now)) {
+    return x509::ChainError{base::CloseReason::kCrlExpired, X509_V_ERR_CRL_HAS_EXPIRED, 0,
+                            *std::move(why), peer.id.uri()};
+  }
+  return std::nullopt;
 }
 
 absl::Status TlsContext::Impl::Configure() {

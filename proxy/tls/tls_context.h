@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
 #include "common/x509/openssl_ptr.h"
+#include "common/x509/revocation_set.h"
 #include "common/x509/svid.h"
 #include "common/x509/trust_bundle.h"
 #include "proxy/tls/session_cache.h"
@@ -19,6 +20,12 @@ namespace postern::tls {
 inline constexpr std::string_view kMeshAlpn = "postern/1";
 
 enum class ClientAuth : uint8_t { kRequire, kNone };
+
+// What is not accepted at this moment though its chain verifies. Its owner, a worker, changes it in
+// place on its own thread; null: nothing is known to be revoked.
+struct RevocationState {
+  std::shared_ptr<const x509::RevocationSet> set;
+};
 
 struct TlsOptions {
   ClientAuth client_auth = ClientAuth::kRequire;  // server role only
@@ -33,6 +40,8 @@ struct TlsOptions {
   // Whether a client offers, and a server that asks for certificates may use, authentication inside
   // the connection (RFC 8446 section 4.6.2).
   bool post_handshake_auth = true;
+  // Looked at in every handshake, full or resumed; null: nothing is ever revoked.
+  std::shared_ptr<const RevocationState> revocations = nullptr;
 };
 
 // One SSL_CTX for one role, made from an identity and a set of trust bundles: TLS 1.3 only, tickets

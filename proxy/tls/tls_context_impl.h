@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "common/x509/chain_verifier.h"
 #include "common/x509/openssl_ptr.h"
@@ -31,6 +32,9 @@ struct TlsContext::Impl {
   absl::Status ConfigureResumption() const;
   // Judges the chain that a peer presents, or remembers the verdict.
   x509::ChainVerdict VerifyChain(X509* leaf, STACK_OF(X509) * presented) const;
+  // Why a peer whose chain is good is refused nevertheless; nullopt: it is not.
+  std::optional<x509::ChainError> JudgeRevocation(const x509::VerifiedPeer& peer,
+                                                  absl::Time now) const;
   bool is_server() const { return peer_role == x509::PeerRole::kClient; }
   // Whether a server of this context gives and takes tickets, or a client keeps sessions.
   bool resumes() const {

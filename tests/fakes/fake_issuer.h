@@ -4,9 +4,11 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/server_context.h>
+#include <openssl/evp.h>
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,6 +26,7 @@
 #include "common/x509/member_key.h"
 #include "common/x509/member_proof.h"
 #include "common/x509/public_key.h"
+#include "common/x509/revocation_set.h"
 #include "postern/v1/identity.grpc.pb.h"
 #include "postern/v1/mesh.grpc.pb.h"
 #include "tests/testing/test_ca.h"
@@ -133,6 +136,26 @@ class FakeIssuer {
     }
     Push([this](v1::MeshResponse& response) { *response.mutable_policy() = *policy_; });
   }
+  // Pushed to every stream, under a version of its own. `signer` null: its intermediate signs.
+  void SetRevocations(const std::vector<v1::Revocation>& revocations,
+                      const testing::TestCa* signer = nullptr) {
+    const std::lock_guard lock(mutex_);
+    v1::RevocationList list;
+    *list.mutable_version() = NextVersion();
+    for (const v1::Revocation& revocation : revocations) {
+      *list.add_revocations() = revocation;
+    }
+    SignAndPush(list, signer == nullptr ? intermediate_ : *signer);
+  }
+  // A list as it was before: a roll-back.
+  void SendRevocations(uint64_t epoch, uint64_t sequence) {
+    const std::lock_guard lock(mutex_);
+    v1::RevocationList list;
+    list.mutable_version()->set_epoch(epoch);
+    list.mutable_version()->set_sequence(sequence);
+    SignAndPush(list, intermediate_);
+  }
+  uint64_t sequence() const { return Get(sequence_); }
   // What (ip, port) is from now on; no IDs: nothing of the mesh.
   void SetEndpoint(const std::string& ip, uint32_t port, const std::vector<std::string>& ids) {
     const std::lock_guard lock(mutex_);
@@ -376,6 +399,16 @@ class FakeIssuer {
       SendTo(client, [this](v1::MeshResponse& response) { *response.mutable_policy() = *policy_; });
       said = true;
     }
+    if (revocations_.has_value()) {
+      v1::RevocationList list;
+      list.ParseFromString(revocations_->list());
+      if (!Holds(hello, v1::KIND_REVOCATIONS, list.version())) {
+        SendTo(client, [this](v1::MeshResponse& response) {
+          *response.mutable_revocations() = *revocations_;
+        });
+        said = true;
+      }
+    }
     if (!said) {
       SendTo(client, [](v1::MeshResponse& response) { response.mutable_keep_alive(); });
     }
@@ -413,6 +446,30 @@ class FakeIssuer {
         endpoint->add_spiffe_ids(id);
       }
     });
+  }
+
+  void SignAndPush(v1::RevocationList& list, const testing::TestCa& ca) {
+    list.set_trust_domain(root_.trust_domain().name());
+    list.set_issued_at(absl::ToUnixSeconds(absl::Now()));
+    revocations_.emplace();
+    revocations_->set_list(list.SerializeAsString());
+    const std::string statement = x509::RevocationStatement(revocations_->list());
+    EVP_MD_CTX* const context = EVP_MD_CTX_new();
+    std::string signature(256, '\0');
+    size_t size = signature.size();
+    const base::ByteSpan bytes = base::AsBytes(statement);
+    if (EVP_DigestSignInit(context, nullptr, EVP_sha256(), nullptr, ca.key()) != 1 ||
+        EVP_DigestSign(context, reinterpret_cast<unsigned char*>(signature.data()), &size,
+                       bytes.data(), bytes.size()) != 1) {
+      std::abort();
+    }
+    EVP_MD_CTX_free(context);
+    signature.resize(size);
+    revocations_->set_signature(signature);
+    for (const auto& certificate : ca.Intermediates()) {
+      revocations_->add_signer_chain_der(x509::CertificateToDer(certificate.get()));
+    }
+    Push([this](v1::MeshResponse& response) { *response.mutable_revocations() = *revocations_; });
   }
 
   template <typename Fill>
@@ -464,6 +521,7 @@ class FakeIssuer {
   uint64_t sequence_ = 0;
   v1::BundleSet bundles_;
   std::optional<v1::PolicyDocuments> policy_;
+  std::optional<v1::SignedRevocations> revocations_;
   std::map<std::string, std::vector<std::string>> endpoints_;
   std::vector<Client*> clients_;
   std::vector<AckSeen> acks_;

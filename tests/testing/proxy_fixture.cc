@@ -130,6 +130,15 @@ void TestProxy::PublishPolicy(std::string_view yaml, std::string_view workload) 
   PublishPolicy(*compiled);
 }
 
+void TestProxy::PublishRevocations(std::vector<x509::Revocation> revocations,
+                                   std::vector<std::shared_ptr<const x509::Crl>> crls) {
+  const auto set =
+      std::make_shared<const x509::RevocationSet>(std::move(revocations), std::move(crls));
+  for (const auto& worker : workers_) {
+    worker->PublishRevocations(set);
+  }
+}
+
 uint16_t TestProxy::Port(size_t listener) const {
   return workers_.front()->listeners().at(listener).address.port();
 }

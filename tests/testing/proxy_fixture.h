@@ -12,6 +12,7 @@
 
 #include "common/base/close_reason.h"
 #include "common/base/failure.h"
+#include "common/x509/revocation_set.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/policy/policy_set.h"
 #include "proxy/session/worker.h"
@@ -43,6 +44,8 @@ class TestProxy {
   void PublishBundles(x509::TrustBundleSet bundles);
   void PublishPolicy(std::shared_ptr<const policy::PolicySet> policy);
   void PublishPolicy(std::string_view yaml, std::string_view workload);
+  void PublishRevocations(std::vector<x509::Revocation> revocations,
+                          std::vector<std::shared_ptr<const x509::Crl>> crls = {});
 
   uint16_t Port(size_t listener = 0) const;
   uint16_t PortOf(std::string_view listener) const;  // "inbound", "outbound" of interception, IPv4

@@ -37,11 +37,17 @@ class IssuedProxyTest : public ::testing::Test {
     return IdentityManager::Create(
         config_, *loop_, *clock_,
         {[this](auto snapshot) { snapshots_.push_back(std::move(snapshot)); },
-         [this](auto policy) { policies_.push_back(std::move(policy)); }});
+         [this](auto policy) { policies_.push_back(std::move(policy)); },
+         [this](auto revocations) {
+           revocations_.push_back(std::move(revocations));
+           identities_before_revocations_.push_back(snapshots_.size());
+         }});
   }
   void Start() {
     snapshots_.clear();
     policies_.clear();
+    revocations_.clear();
+    identities_before_revocations_.clear();
     manager_ = Make().value();
     manager_->Start();
   }
@@ -70,6 +76,8 @@ class IssuedProxyTest : public ::testing::Test {
   const base::Clock* clock_ = &base::Clock::System();
   std::vector<std::shared_ptr<const IdentitySnapshot>> snapshots_;
   std::vector<std::shared_ptr<const policy::PolicySet>> policies_;
+  std::vector<std::shared_ptr<const x509::RevocationSet>> revocations_;
+  std::vector<size_t> identities_before_revocations_;  // snapshots published before each
   std::unique_ptr<IdentityManager> manager_;
 };
 

@@ -45,6 +45,9 @@ class MeshHurryTest : public ::testing::Test, private MeshClient::Delegate {
   absl::Status OnPolicy(const v1::PolicyDocuments& /*documents*/) override {
     return absl::OkStatus();
   }
+  absl::Status OnRevocations(const v1::SignedRevocations& /*revocations*/) override {
+    return absl::OkStatus();
+  }
   void OnAnswer(const v1::MeshResponse_EndpointUpdate_Answer& /*answer*/) override {}
   void OnAnswersEnd() override {}
   void OnHeard(absl::Duration /*skew*/) override {}
@@ -52,6 +55,7 @@ class MeshHurryTest : public ::testing::Test, private MeshClient::Delegate {
   void OnConnection() override { ++events_; }
   std::optional<Version> HeldBundles() const override { return std::nullopt; }
   std::optional<Version> HeldPolicy() const override { return std::nullopt; }
+  std::optional<Version> HeldRevocations() const override { return std::nullopt; }
   std::vector<AddressKey> Subscriptions() const override { return {}; }
 
   fakes::FakeIssuer issuer_;

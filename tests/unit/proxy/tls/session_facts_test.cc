@@ -15,6 +15,10 @@ base::Sha256Digest Filled(uint8_t with) {
   return digest;
 }
 
+x509::HalfDigest Half(uint8_t with) {
+  return x509::HalfOf(Filled(with));
+}
+
 SessionFacts Sample() {
   const absl::Time when = absl::FromUnixSeconds(1767225600);
   return {Filled(1),
@@ -24,7 +28,9 @@ SessionFacts Sample() {
            when + absl::Hours(2),
            "00a1b2",
            Filled(2),
-           {Filled(2), Filled(3), Filled(4)}}};
+           {Filled(2), Filled(3), Filled(4)},
+           Filled(5),
+           {{Half(6), Half(7)}, {Half(8), Half(9)}}}};
 }
 
 std::optional<SessionFacts> Parse(const std::string& bytes) {
@@ -35,7 +41,7 @@ TEST(SessionFactsTest, ComeBackAsTheyWere) {
   const SessionFacts facts = Sample();
   const std::optional<std::string> bytes = SerializeSessionFacts(facts);
   ASSERT_TRUE(bytes.has_value());
-  EXPECT_LT(bytes->size(), 260U);
+  EXPECT_LT(bytes->size(), 330U);
   const std::optional<SessionFacts> again = Parse(*bytes);
   ASSERT_TRUE(again.has_value());
   EXPECT_EQ(again->binding, facts.binding);
@@ -46,6 +52,8 @@ TEST(SessionFactsTest, ComeBackAsTheyWere) {
   EXPECT_EQ(again->peer.serial, facts.peer.serial);
   EXPECT_EQ(again->peer.leaf_sha256, facts.peer.leaf_sha256);
   EXPECT_EQ(again->peer.chain_sha256, facts.peer.chain_sha256);
+  EXPECT_EQ(again->peer.key_sha256, facts.peer.key_sha256);
+  EXPECT_EQ(again->peer.links, facts.peer.links);
 }
 
 TEST(SessionFactsTest, TheLongestIdentityFits) {
@@ -84,12 +92,13 @@ TEST(SessionFactsTest, OtherVersionsAreRefusedAndFalseCountsDoNoHarm) {
   for (int version = 0; version < 256; ++version) {
     std::string changed = bytes;
     changed[0] = static_cast<char>(version);
-    EXPECT_EQ(Parse(changed).has_value(), version == 1) << version;
+    EXPECT_EQ(Parse(changed).has_value(), version == 2) << version;
   }
   constexpr size_t kSerialCount = 1 + 32 + 3 * 8;
   constexpr size_t kChainCount = kSerialCount + 1 + 6 + 32;
-  constexpr size_t kIdCount = kChainCount + 1 + 3 * 32;
-  for (const size_t at : {kSerialCount, kChainCount, kIdCount, kIdCount + 1}) {
+  constexpr size_t kLinkCount = kChainCount + 1 + 3 * 32 + 32;
+  constexpr size_t kIdCount = kLinkCount + 1 + 2 * 32;
+  for (const size_t at : {kSerialCount, kChainCount, kLinkCount, kIdCount, kIdCount + 1}) {
     for (int value = 0; value < 256; ++value) {
       std::string changed = bytes;
       if (changed[at] == static_cast<char>(value)) {

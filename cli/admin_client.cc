@@ -148,5 +148,16 @@ absl::StatusOr<v1::CaStatus> AdminClient::RotateCa(const v1::RotateCaRequest& re
 absl::StatusOr<v1::CaStatus> AdminClient::GetCaStatus() {
   return impl_->Call<v1::CaStatus>(&v1::Admin::Stub::GetCaStatus, v1::GetCaStatusRequest());
 }
+absl::StatusOr<v1::RevokeResponse> AdminClient::Revoke(const v1::RevokeRequest& request) {
+  return impl_->Call<v1::RevokeResponse>(&v1::Admin::Stub::Revoke, request);
+}
+absl::StatusOr<v1::RevokeResponse> AdminClient::LiftRevocation(
+    const v1::LiftRevocationRequest& request) {
+  return impl_->Call<v1::RevokeResponse>(&v1::Admin::Stub::LiftRevocation, request);
+}
+absl::StatusOr<v1::RevocationList> AdminClient::ListRevocations() {
+  return impl_->Call<v1::RevocationList>(&v1::Admin::Stub::ListRevocations,
+                                         v1::ListRevocationsRequest());
+}
 
 }  // namespace postern::cli

@@ -33,6 +33,9 @@ class AdminClient {
   absl::StatusOr<v1::IssuerStatus> GetStatus();
   absl::StatusOr<v1::CaStatus> RotateCa(const v1::RotateCaRequest& request);
   absl::StatusOr<v1::CaStatus> GetCaStatus();
+  absl::StatusOr<v1::RevokeResponse> Revoke(const v1::RevokeRequest& request);
+  absl::StatusOr<v1::RevokeResponse> LiftRevocation(const v1::LiftRevocationRequest& request);
+  absl::StatusOr<v1::RevocationList> ListRevocations();
 
  private:
   struct Impl;

@@ -30,7 +30,8 @@ json Describe(const X509* certificate, absl::Time now) {
                  {"not_after", TimeText(absl::ToUnixSeconds(not_after))},
                  {"seconds_left", absl::ToInt64Seconds(not_after - now)},
                  {"ca", x509::IsCa(certificate)},
-                 {"sha256", base::ToHex(x509::Sha256OfCertificate(certificate))}};
+                 {"sha256", base::ToHex(x509::Sha256OfCertificate(certificate))},
+                 {"key_sha256", base::ToHex(x509::Sha256OfKey(certificate))}};
   for (const std::string& uri : x509::UriSans(certificate)) {
     result["uri_sans"].push_back(base::Printable(uri, 2048));
   }

@@ -31,7 +31,8 @@ std::string EnvironmentName(std::string name) {
 void NameEnvironment(CLI::App* app) {
   for (CLI::Option* option : app->get_options()) {
     const std::string name = option->get_single_name();
-    if (option->get_lnames().empty() || name == "help" || name == "version")
+    if (option->get_lnames().empty() || name == "help" || name == "version" ||
+        option->get_group() == kNotFromEnvironment)
       continue;
     option->envname(EnvironmentName(name));
     if (option->get_items_expected_max() > 1)
@@ -134,8 +135,8 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
                "postern");
   LogOptions log;
   AddCommonOptions(app, &log);
-  for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddBundle, AddPolicy, AddCert,
-                         AddStatus, AddWait, AddCa}) {
+  for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddRevoke, AddBundle,
+                         AddPolicy, AddCert, AddStatus, AddWait, AddCa}) {
     add(app, context);
   }
   app.require_subcommand(1);

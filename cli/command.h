@@ -22,6 +22,11 @@ inline constexpr char kDefaultSocket[] = "/run/postern/identity.sock";
 inline constexpr char kDefaultProxyAdmin[] = "127.0.0.1:15000";
 inline constexpr char kDefaultProxyMetrics[] = "127.0.0.1:15020";
 
+// The group of options that only the command line and --config may set: what a command takes away
+// is never picked up from an environment that was made for another program (POSTERN_ISSUER is the
+// proxy's).
+inline constexpr char kNotFromEnvironment[] = "Not from the environment";
+
 // Where a command writes, and the one that the command line names. Results go to `out`, everything
 // said to a person beside them to `err`.
 struct Context {
@@ -52,6 +57,7 @@ void AddEntry(CLI::App& root, Context& context);
 void AddIntercept(CLI::App& root, Context& context);
 void AddMember(CLI::App& root, Context& context);
 void AddPolicy(CLI::App& root, Context& context);
+void AddRevoke(CLI::App& root, Context& context);
 void AddStatus(CLI::App& root, Context& context);
 void AddToken(CLI::App& root, Context& context);
 void AddWait(CLI::App& root, Context& context);

@@ -135,7 +135,7 @@ absl::Status Delete(const std::string& socket, const std::string& id, Context& c
   if (auto gone = (*client)->DeleteEntry(request); !gone.ok())
     return gone.status();
   context.err << "postern: entry " << base::Printable(id)
-              << " is gone; certificates made for it are not renewed\n";
+              << " is gone; certificates made for it are revoked and not renewed\n";
   return absl::OkStatus();
 }
 
@@ -232,7 +232,8 @@ void AddEntry(CLI::App& root, Context& context) {
   AddOutputOption(list, &o->output, {"text", "json"});
   OnSelected(list, context, [o](Context& c) { return List(o->socket, o->filter, o->output, c); });
 
-  CLI::App* remove = noun->add_subcommand("delete", "end the renewals of what an entry made");
+  CLI::App* remove =
+      noun->add_subcommand("delete", "end an entry: its certificates are revoked and not renewed");
   remove->add_option("id", o->id, "the entry's id, as `entry list` shows it")->required();
   AddSocketOption(remove, &o->socket);
   OnSelected(remove, context, [o](Context& c) { return Delete(o->socket, o->id, c); });

@@ -34,7 +34,8 @@ absl::Status ShowIssuer(const std::string& socket, const std::string& output, Co
                           {"address", proxy.address()},
                           {"connected_at", TimeText(proxy.connected_at())},
                           {"acked_bundles", VersionText(proxy.acked_bundles())},
-                          {"acked_policy", VersionText(proxy.acked_policy())}};
+                          {"acked_policy", VersionText(proxy.acked_policy())},
+                          {"acked_revocations", VersionText(proxy.acked_revocations())}};
     if (!proxy.last_error().empty())
       entry["last_error"] = proxy.last_error();
     proxies.push_back(std::move(entry));
@@ -60,7 +61,9 @@ void AddStatus(CLI::App& root, Context& context) {
       root.add_subcommand("status", "how a proxy, or with --issuer the issuer, is doing");
   CLI::Option* admin =
       status->add_option("--admin", o->admin, "the proxy's --admin address")->capture_default_str();
-  status->add_flag("--issuer", o->issuer, "ask the issuer, over --socket")->excludes(admin);
+  status->add_flag("--issuer", o->issuer, "ask the issuer, over --socket")
+      ->excludes(admin)
+      ->group(kNotFromEnvironment);
   AddSocketOption(status, &o->socket);
   AddOutputOption(status, &o->output, {"text", "json"});
   OnSelected(status, context, [o](Context& c) {

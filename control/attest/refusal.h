@@ -32,7 +32,8 @@ namespace postern::attest {
   X(kBadMemberKey, "bad_member_key", absl::StatusCode::kInvalidArgument)            \
   X(kBadChallenge, "bad_challenge", absl::StatusCode::kAborted)                     \
   X(kBadProof, "bad_proof", absl::StatusCode::kUnauthenticated)                     \
-  X(kLongExpired, "long_expired", absl::StatusCode::kUnauthenticated)
+  X(kLongExpired, "long_expired", absl::StatusCode::kUnauthenticated)               \
+  X(kRevoked, "revoked", absl::StatusCode::kPermissionDenied)
 
 enum class RefusalReason : uint8_t {
 #define X(enumerator, token, code) enumerator,

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/issue/issuer.h"
 
+#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <variant>
 
+#include "common/base/bytes.h"
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
@@ -111,9 +115,15 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
   if (!attestation.ok()) {
     return attestation.status();
   }
+  if (absl::Status status = CheckNotRevoked(*csr, request.evidence); !status.ok()) {
+    return status;
+  }
   const absl::StatusOr<store::Entry> entry = FindEntry(*attestation);
   if (!entry.ok()) {
     return entry.status();
+  }
+  if (absl::Status status = CheckIdentityNotRevoked(entry->spiffe_id); !status.ok()) {
+    return status;
   }
   if (csr->uri.has_value() && *csr->uri != entry->spiffe_id.uri()) {
     return Refuse(RefusalReason::kIdentityMismatch,
@@ -127,7 +137,14 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
                                 .public_key = csr->public_key.get(),
                                 .ttl = std::clamp(wanted_ttl, ttl_.minimum(), kMaxTtl)};
   const auto* shown = std::get_if<attest::ExistingCertificateEvidence>(&request.evidence);
-  return SignAndLog(wanted, entry->id, shown == nullptr ? "" : shown->peer.serial);
+  absl::StatusOr<IssueResult> issued =
+      SignAndLog(wanted, entry->id, shown == nullptr ? "" : shown->peer.serial);
+  if (issued.ok()) {
+    if (absl::Status stands = CheckEntryStands(*entry); !stands.ok()) {
+      return stands;
+    }
+  }
+  return issued;
 }
 
 // A member's proof is over the key that it is a proof for, which only who verified the CSR knows.
@@ -144,6 +161,45 @@ absl::StatusOr<attest::Attestation> Issuer::Attest(const attest::Evidence& evide
   attest::EnrolledKeyEvidence whole = *enrolled;
   whole.csr_public_key_der = *std::move(csr_key);
   return attestor_.Attest(whole);
+}
+
+// Before an identity is looked for: the certificate that is shown, and the key that is to be
+// certified.
+absl::Status Issuer::CheckNotRevoked(const x509::VerifiedCsr& csr,
+                                     const attest::Evidence& evidence) const {
+  if (revocations_ == nullptr) {
+    return absl::OkStatus();
+  }
+  const std::shared_ptr<const x509::RevocationSet> revoked = revocations_->current();
+  if (const auto* shown = std::get_if<attest::ExistingCertificateEvidence>(&evidence)) {
+    if (const std::optional<std::string> why = revoked->WhyRevoked(shown->peer)) {
+      return Refuse(RefusalReason::kRevoked, *why);
+    }
+  }
+  const absl::StatusOr<std::string> der = x509::PublicKeyToDer(csr.public_key.get());
+  if (!der.ok()) {
+    return Internal("the key of the request could not be read", der.status());
+  }
+  base::Sha256Digest digest;
+  SHA256(base::AsBytes(*der).data(), der->size(), digest.data());
+  if (const x509::Revocation* found = revoked->Find(x509::RevokedBy::kKey, base::ToHex(digest))) {
+    return Refuse(RefusalReason::kRevoked,
+                  base::StrCat("the key was revoked: ", base::Printable(found->reason)));
+  }
+  return absl::OkStatus();
+}
+
+// After the certificate is in the log, and before anybody has it. Who deletes an entry, or revokes
+// its identity, from here on finds the certificate in the log; who did so before is seen here.
+absl::Status Issuer::CheckEntryStands(const store::Entry& entry) {
+  const absl::StatusOr<store::Entry> still = store_.entries().GetEntry(entry.id);
+  if (absl::IsNotFound(still.status())) {
+    return Refuse(RefusalReason::kNoEntry, "the entry was deleted while its certificate was made");
+  }
+  if (!still.ok()) {
+    return StoreRefusal(still.status());
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attestation) {
@@ -173,6 +229,21 @@ absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attest
                                (*entries)[0].id, " and ", (*entries)[1].id));
   }
   return std::move(entries->front());
+}
+
+absl::Status Issuer::CheckIdentityNotRevoked(const x509::SpiffeId& id) const {
+  if (revocations_ == nullptr) {
+    return absl::OkStatus();
+  }
+  const std::shared_ptr<const x509::RevocationSet> revoked = revocations_->current();
+  const x509::Revocation* const found = revoked->Find(x509::RevokedBy::kSpiffeId, id.uri());
+  return found == nullptr
+             ? absl::OkStatus()
+             : Refuse(RefusalReason::kRevoked,
+                      base::StrCat(id.uri(),
+                                   " is revoked, and gets no certificate until that is "
+                                   "lifted: ",
+                                   base::Printable(found->reason)));
 }
 
 // The first leaf of a signer goes through the verifier of the peers, which judges the signer as

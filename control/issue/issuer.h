@@ -18,6 +18,7 @@
 #include "control/attest/attestor.h"
 #include "control/attest/refusal.h"
 #include "control/ca/ca_signer.h"
+#include "control/issue/revocations.h"
 #include "control/store/store.h"
 
 namespace postern::issue {
@@ -77,6 +78,9 @@ class Issuer {
   // 24 h, for proxies whose clocks are behind. Errors as Issue.
   absl::StatusOr<std::shared_ptr<const x509::Svid>> IssueOwnSvid();
 
+  // What is revoked gets nothing from now on. Before the first Issue; `revocations` outlives it.
+  void SetRevocations(const Revocations* revocations) { revocations_ = revocations; }
+
   const TtlPolicy& ttl() const { return ttl_; }
 
  private:
@@ -85,6 +89,10 @@ class Issuer {
   absl::StatusOr<IssueResult> Decide(const IssueRequest& request);
   absl::StatusOr<attest::Attestation> Attest(const attest::Evidence& evidence,
                                              const x509::VerifiedCsr& csr);
+  absl::Status CheckNotRevoked(const x509::VerifiedCsr& csr,
+                               const attest::Evidence& evidence) const;
+  absl::Status CheckIdentityNotRevoked(const x509::SpiffeId& id) const;
+  absl::Status CheckEntryStands(const store::Entry& entry);
   absl::StatusOr<store::Entry> FindEntry(const attest::Attestation& attestation);
   // `replaces`: the serial of the certificate that was shown for this one; empty: none was.
   absl::StatusOr<IssueResult> SignAndLog(const ca::SvidTemplate& wanted,
@@ -97,6 +105,7 @@ class Issuer {
   store::Store& store_;
   attest::Attestor& attestor_;
   const base::Clock& clock_;
+  const Revocations* revocations_ = nullptr;
 
   // The signer and the bundles of which a leaf was judged as a peer would judge it.
   std::mutex judged_mutex_;  // guards the next two

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -47,9 +48,11 @@ struct MeshState::Impl {
     std::optional<std::vector<uint16_t>> ports = {};  // that it serves; unset until its Hello
     Version sent_bundles = {};
     Version sent_policy = {};
+    Version sent_revocations = {};
     Version acked_bundles = {};
     Version acked_policy = {};
     Version acked_endpoints = {};
+    Version acked_revocations = {};
     std::string last_error = {};
     absl::flat_hash_set<Address> subscribed = {};
     absl::flat_hash_set<Address> pending = {};  // answers owed; part of `subscribed`
@@ -72,6 +75,7 @@ struct MeshState::Impl {
   void Republish(const std::string& entry_id, uint64_t except, Wakes& wakes);
   void Owe(const Address& asked, uint64_t except, Wakes& wakes);
   static void Mark(Proxy& proxy, Wakes& wakes);
+  void MarkProxiesOf(const std::string& entry_id, Wakes& wakes);
   static void CallAll(const Wakes& wakes) {  // with none of the locks here held
     for (const std::shared_ptr<Waker>& waker : wakes) {
       waker->Call();
@@ -95,6 +99,8 @@ struct MeshState::Impl {
   mutable std::mutex mutex;  // guards all below
   std::shared_ptr<const BundleSet> bundles = std::make_shared<const BundleSet>();
   std::shared_ptr<const PolicyDocuments> policy = std::make_shared<const PolicyDocuments>();
+  std::shared_ptr<const SignedRevocations> revocations;  // null: none were set yet
+  std::condition_variable followed;  // a proxy has acknowledged revocations, or gone
   absl::flat_hash_map<std::string, store::Entry> entries;
   Directory directory;
   Version endpoints_version;

@@ -2,6 +2,7 @@
 #include "control/mesh/mesh_state.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -93,6 +94,14 @@ void MeshState::Impl::Mark(Proxy& proxy, Wakes& wakes) {
   }
 }
 
+void MeshState::Impl::MarkProxiesOf(const std::string& entry_id, Wakes& wakes) {
+  if (const auto connected = proxies_of_entry.find(entry_id); connected != proxies_of_entry.end()) {
+    for (uint64_t id : connected->second) {
+      Mark(proxies.at(id), wakes);
+    }
+  }
+}
+
 void MeshState::Impl::Unsubscribe(uint64_t id, Proxy& proxy, const Address& address) {
   if (proxy.subscribed.erase(address) == 0) {
     return;
@@ -180,6 +189,33 @@ void MeshState::SetBundles(BundleSet bundles) {
   Impl::CallAll(wakes);
 }
 
+void MeshState::SetRevocations(SignedRevocations revocations) {
+  Impl::Wakes wakes;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->revocations = std::make_shared<const SignedRevocations>(std::move(revocations));
+    for (auto& [id, proxy] : impl_->proxies) {
+      Impl::Mark(proxy, wakes);
+    }
+  }
+  Impl::CallAll(wakes);
+}
+
+MeshState::Followed MeshState::AwaitRevocations(Version version, absl::Duration patience) const {
+  const auto until = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(patience);
+  Followed followed;
+  const auto all = [this, &version, &followed] {
+    followed = {impl_->proxies.size(), 0};
+    for (const auto& [id, proxy] : impl_->proxies) {
+      followed.acknowledged += proxy.acked_revocations >= version ? 1 : 0;
+    }
+    return followed.acknowledged == followed.connected;
+  };
+  std::unique_lock lock(impl_->mutex);
+  impl_->followed.wait_until(lock, until, all);
+  return followed;
+}
+
 absl::Status MeshState::ReloadPolicy() {
   const std::lock_guard reload(impl_->reload_mutex);
   absl::StatusOr<PolicyDocuments> read = impl_->store.policy().GetPolicy();
@@ -217,6 +253,7 @@ absl::Status MeshState::ReloadEntries() {
       if (!impl_->entries.contains(id)) {
         impl_->lingering.erase(id);
         impl_->speakers_changed = true;
+        impl_->MarkProxiesOf(id, wakes);
         impl_->Republish(id, 0, wakes);
       }
     }
@@ -245,6 +282,7 @@ absl::Status MeshState::ReloadEntry(const std::string& id) {
     } else if (impl_->entries.erase(id) > 0) {
       impl_->lingering.erase(id);
       impl_->speakers_changed = true;
+      impl_->MarkProxiesOf(id, wakes);
     }
     impl_->Republish(id, 0, wakes);
   }
@@ -360,6 +398,11 @@ std::shared_ptr<const PolicyDocuments> MeshState::policy() const {
   return impl_->policy;
 }
 
+std::shared_ptr<const SignedRevocations> MeshState::revocations() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->revocations;
+}
+
 Answer MeshState::Lookup(const Address& asked) const {
   const std::lock_guard lock(impl_->mutex);
   return {asked, impl_->directory.Lookup(asked)};
@@ -375,6 +418,7 @@ std::vector<ProxyStatus> MeshState::Proxies() const {
                        .acked_bundles = proxy.acked_bundles,
                        .acked_policy = proxy.acked_policy,
                        .acked_endpoints = proxy.acked_endpoints,
+                       .acked_revocations = proxy.acked_revocations,
                        .last_error = proxy.last_error,
                        .connected_at = proxy.connected_at,
                        .serial = proxy.facts.serial});

@@ -84,8 +84,8 @@ class Session {
 
 // The state that all mesh streams share: bundles, policy, the endpoint directory, and who is
 // connected and has acknowledged what. Made by main; `store` and `clock` outlive it and its
-// sessions. Thread-safe; only the Reload calls and Maintain block (on the store). `wake` callbacks
-// run without this state's lock held.
+// sessions. Thread-safe; only the Reload calls and Maintain block (on the store), and
+// AwaitRevocations (on the proxies). `wake` callbacks run without this state's lock held.
 //
 // Directory. An entry's single-address allowances (/32, /128) are published even while its proxy is
 // away. The source address of a proxy's connection is published only if its entry says
@@ -105,6 +105,17 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
 
   // The present roots, at start and after each change of them (from ca::CaSigner::bundles).
   void SetBundles(BundleSet bundles);
+
+  // What is revoked, signed: at start, and after each change of it or of the CA that signs.
+  void SetRevocations(SignedRevocations revocations);
+
+  // How far the connected proxies have followed a version of the revocations.
+  struct Followed {
+    size_t connected = 0;
+    size_t acknowledged = 0;  // of these: this version or a newer one
+  };
+  // Waits until every connected proxy has acknowledged `version`, or for `patience`. Blocks.
+  Followed AwaitRevocations(Version version, absl::Duration patience) const;
 
   // Reads the policy documents again, after PolicyStore::PutPolicy. On error the old ones stay.
   absl::Status ReloadPolicy();
@@ -132,6 +143,7 @@ class MeshState : public std::enable_shared_from_this<MeshState> {
 
   std::shared_ptr<const BundleSet> bundles() const;
   std::shared_ptr<const PolicyDocuments> policy() const;
+  std::shared_ptr<const SignedRevocations> revocations() const;  // null before the first
 
   // What a subscriber of `asked` would be told now. Port 0 asks for every port of the address.
   Answer Lookup(const Address& asked) const;

@@ -34,6 +34,7 @@ Session::~Session() {
     impl.proxies.erase(id_);
     impl.Republish(entry_id, id_, wakes);
   }
+  impl.followed.notify_all();
   MeshState::Impl::CallAll(wakes);
 }
 
@@ -49,6 +50,10 @@ void Session::SetHeld(Kind kind, Version version) {
     case Kind::kPolicy:
       proxy.sent_policy = version;
       proxy.acked_policy = version;
+      break;
+    case Kind::kRevocations:
+      proxy.sent_revocations = version;
+      proxy.acked_revocations = version;
       break;
     case Kind::kEndpoints:
       break;  // answered afresh
@@ -130,6 +135,10 @@ void Session::Acknowledge(Kind kind, Version version, std::string_view error) {
     case Kind::kEndpoints:
       proxy.acked_endpoints = version;
       break;
+    case Kind::kRevocations:
+      proxy.acked_revocations = version;
+      impl.followed.notify_all();
+      break;
   }
 }
 
@@ -147,6 +156,11 @@ Updates Session::Take() {
     proxy.sent_policy = impl.policy->version;
     updates.policy = impl.policy;
   }
+  if (impl.revocations != nullptr && impl.revocations->version != proxy.sent_revocations) {
+    proxy.sent_revocations = impl.revocations->version;
+    updates.revocations = impl.revocations;
+  }
+  updates.entry_gone = !impl.entries.contains(proxy.facts.entry_id);
   if (!proxy.pending.empty()) {
     EndpointUpdate& update = updates.endpoints.emplace();
     update.version = impl.endpoints_version;

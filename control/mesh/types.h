@@ -66,7 +66,16 @@ struct BundleSet {
   std::vector<TrustDomainRoots> bundles;
 };
 
-enum class Kind : uint8_t { kBundles, kPolicy, kEndpoints };
+enum class Kind : uint8_t { kBundles, kPolicy, kEndpoints, kRevocations };
+
+// What is revoked, as control/service has serialised and signed it: opaque here. Mirrors
+// postern.v1.SignedRevocations.
+struct SignedRevocations {
+  Version version;  // of the list
+  std::string list;
+  std::string signature;
+  std::vector<std::string> signer_chain_der;
+};
 
 // A port on which a proxy takes mesh connections; 0: every port (interception).
 struct Serving {
@@ -79,7 +88,12 @@ struct Updates {
   std::shared_ptr<const BundleSet> bundles;
   std::shared_ptr<const PolicyDocuments> policy;
   std::optional<EndpointUpdate> endpoints;
-  bool empty() const { return bundles == nullptr && policy == nullptr && !endpoints.has_value(); }
+  std::shared_ptr<const SignedRevocations> revocations;
+  bool entry_gone = false;  // its entry was deleted: it has no place in the mesh any more
+  bool empty() const {
+    return bundles == nullptr && policy == nullptr && !endpoints.has_value() &&
+           revocations == nullptr && !entry_gone;
+  }
 };
 
 // A connected proxy, for status and metrics.
@@ -90,6 +104,7 @@ struct ProxyStatus {
   Version acked_bundles;
   Version acked_policy;
   Version acked_endpoints;
+  Version acked_revocations;
   std::string last_error;  // of its latest nack, printable; empty after an ack
   absl::Time connected_at;
   std::string serial = {};  // of the certificate that it connected with

@@ -9,6 +9,7 @@
 #include "control/service/caller.h"
 #include "control/service/federation.h"
 #include "control/service/messages.h"
+#include "control/service/revocation_verbs.h"
 #include "control/service/rotation_messages.h"
 #include "postern/v1/admin.grpc.pb.h"
 
@@ -91,6 +92,27 @@ class AdminService final : public v1::Admin::Service {
     }
     return ToGrpc(done);
   }
+  grpc::Status Revoke(grpc::ServerContext* context, const v1::RevokeRequest* request,
+                      v1::RevokeResponse* response) override {
+    const absl::Status allowed = CheckOperator(*context, "revoke");
+    return ToGrpc(allowed.ok() ? DoRevoke(parts_, *request, *response) : allowed);
+  }
+  grpc::Status LiftRevocation(grpc::ServerContext* context,
+                              const v1::LiftRevocationRequest* request,
+                              v1::RevokeResponse* response) override {
+    const absl::Status allowed = CheckOperator(*context, "revoke lift");
+    return ToGrpc(allowed.ok() ? DoLift(parts_, *request, *response) : allowed);
+  }
+  grpc::Status ListRevocations(grpc::ServerContext* context,
+                               const v1::ListRevocationsRequest* /*request*/,
+                               v1::RevocationList* response) override {
+    const absl::Status allowed = CheckOperator(*context, "revoke list");
+    if (allowed.ok()) {
+      *response = ToMessage(*parts_.revocations->list());
+      response->set_trust_domain(parts_.ca->trust_domain().name());
+    }
+    return ToGrpc(allowed);
+  }
 
  private:
   // PermissionDenied unless the peer is root or our own user. Leaves an audit line.
@@ -170,7 +192,10 @@ absl::Status AdminService::DoDeleteEntry(const grpc::ServerContext& context,
   if (absl::Status deleted = registry_.DeleteEntry(request.id()); !deleted.ok()) {
     return deleted;
   }
-  return parts_.mesh->ReloadEntry(request.id());
+  // The entry first: its proxies are told that they have no place any more in the same breath.
+  absl::Status done = parts_.mesh->ReloadEntry(request.id());
+  done.Update(FollowDeletion(parts_));
+  return done;
 }
 
 absl::Status AdminService::DoCreateToken(const grpc::ServerContext& context,
@@ -234,6 +259,7 @@ absl::Status AdminService::DoGetStatus(const grpc::ServerContext& context,
     proxy.set_address(status.source.ToString());
     *proxy.mutable_acked_bundles() = ToMessage(status.acked_bundles);
     *proxy.mutable_acked_policy() = ToMessage(status.acked_policy);
+    *proxy.mutable_acked_revocations() = ToMessage(status.acked_revocations);
     proxy.set_last_error(status.last_error);
     proxy.set_connected_at(absl::ToUnixSeconds(status.connected_at));
   }

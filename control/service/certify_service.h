@@ -11,6 +11,7 @@
 #include "control/service/client_verdicts.h"
 #include "control/service/issuer_metrics.h"
 #include "control/service/rate_limiter.h"
+#include "control/service/revocation_publisher.h"
 #include "control/service/staged_rotation.h"
 #include "control/service/unix_listener.h"
 
@@ -31,6 +32,8 @@ struct ServiceParts {
   attest::ChallengeTable* challenges = nullptr;
   std::shared_ptr<mesh::MeshState> mesh;
   ClientVerdicts* clients = nullptr;
+  issue::Revocations* revocations = nullptr;
+  RevocationPublisher* revocation_publisher = nullptr;
   RateLimiter* certify_limit = nullptr;
   IssuerCounters* counters = nullptr;
   const UnixListener* unix_listener = nullptr;

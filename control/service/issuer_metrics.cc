@@ -181,6 +181,18 @@ void Process(Families& families) {
   One(families, Metric::kOpenFds, open > 3 ? static_cast<double>(open - 3) : 0.0);
 }
 
+void Revocations(Families& families, const IssuerCounters& counters, const IssuerGauges& gauges) {
+  Versions(families, Metric::kRevocationVersion, gauges.revocation_epoch,
+           gauges.revocation_sequence);
+  prometheus::MetricFamily& kinds = Family(families, Metric::kRevocations);
+  for (size_t i = 0; i < x509::kRevokedByCount; ++i) {
+    Sample(kinds, static_cast<double>(gauges.revocations[i]),
+           x509::Token(static_cast<x509::RevokedBy>(i)));
+  }
+  One(families, Metric::kRevocationsBehind, static_cast<double>(gauges.revocations_not_followed));
+  One(families, Metric::kStreamsRevoked, static_cast<double>(counters.streams_revoked.load()));
+}
+
 }  // namespace
 
 void IssuerCounters::ObserveCertify(absl::Duration duration) {
@@ -233,6 +245,7 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   FederationGauges(families, gauges);
   One(families, Metric::kBuild, 1, POSTERN_VERSION);
   Process(families);
+  Revocations(families, counters, gauges);
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/x509/revocation_set.h"
 #include "control/attest/refusal.h"
 #include "control/ca/plugged_ca_keeper.h"
 #include "control/federation/foreign_bundles.h"
@@ -81,7 +82,15 @@ namespace postern::service {
   X(kBuild, "postern_issuer_build_info", "gauge", "version", "Always 1; names the release.")     \
   X(kCpu, "process_cpu_seconds_total", "counter", "", "CPU time of this process.")               \
   X(kResident, "process_resident_memory_bytes", "gauge", "", "Resident memory.")                 \
-  X(kOpenFds, "process_open_fds", "gauge", "", "Open file descriptors.")
+  X(kOpenFds, "process_open_fds", "gauge", "", "Open file descriptors.")                         \
+  X(kRevocationVersion, "postern_issuer_revocation_version", "gauge", "part",                    \
+    "Version of the list of revocations: epoch and sequence.")                                   \
+  X(kRevocations, "postern_issuer_revocations", "gauge", "kind",                                 \
+    "Revocations in force, by what they name.")                                                  \
+  X(kRevocationsBehind, "postern_issuer_revocations_not_followed", "gauge", "",                  \
+    "Connected proxies that have not acknowledged the present list of revocations.")             \
+  X(kStreamsRevoked, "postern_issuer_streams_revoked_total", "counter", "",                      \
+    "Mesh streams that were ended because their proxy was revoked.")
 
 // What a caller showed for its certificate.
 enum class EvidenceKind : uint8_t { kJoinToken, kUnixPeer, kExistingCertificate, kEnrolledKey };
@@ -98,6 +107,7 @@ struct IssuerCounters {
   std::atomic<uint64_t> challenges{0};
   std::atomic<uint64_t> streams_refused{0};
   std::atomic<uint64_t> nacks{0};
+  std::atomic<uint64_t> streams_revoked{0};
 
   void ObserveCertify(absl::Duration duration);
 };
@@ -107,6 +117,8 @@ struct IssuerGauges {
   uint64_t streams = 0, subscriptions = 0, store_errors = 0;
   uint64_t connections = 0, refused_total_limit = 0, refused_source_limit = 0;
   uint64_t bundle_epoch = 0, bundle_sequence = 0, policy_epoch = 0, policy_sequence = 0;
+  uint64_t revocation_epoch = 0, revocation_sequence = 0, revocations_not_followed = 0;
+  std::array<uint64_t, x509::kRevokedByCount> revocations{};
   absl::Time root_not_after, intermediate_not_after, own_not_after;
   ca::PluggedCaStatus plugged_ca;  // all zero without --ca-dir
   bool root_key_present = false;

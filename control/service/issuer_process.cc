@@ -20,6 +20,7 @@
 #include "control/service/certify_service.h"
 #include "control/service/federation.h"
 #include "control/service/mesh_service.h"
+#include "control/service/revocation_publisher.h"
 #include "control/service/staged_rotation.h"
 #include "control/service/tcp_listener.h"
 
@@ -79,6 +80,7 @@ struct IssuerProcess::Impl {
   absl::Status ListenAdmin();
   ServiceParts Parts();
   IssuerGauges Gauges() const;
+  void AddRevocations(IssuerGauges& gauges) const;
   absl::Status CheckReady() const;
 
   const IssuerConfig config;
@@ -91,12 +93,14 @@ struct IssuerProcess::Impl {
   std::unique_ptr<ca::PluggedCaKeeper> plugged_ca;  // null: the CA is our own
   std::unique_ptr<ClientVerdicts> clients;
   std::unique_ptr<attest::AttestorSet> attestor;
+  std::unique_ptr<issue::Revocations> revocations;
   std::unique_ptr<issue::Issuer> issuer;
   std::unique_ptr<issue::Registry> registry;
   std::shared_ptr<mesh::MeshState> mesh;
   std::unique_ptr<Federation> federation;
   std::unique_ptr<ca::CaRotation> ca_rotation;  // null: plugged_ca is not
   std::unique_ptr<StagedRotation> rotation;
+  std::unique_ptr<RevocationPublisher> revocation_publisher;
   std::unique_ptr<rpc::IssuerServerCredentials> credentials;
   std::unique_ptr<grpc::Service> certify;
   std::unique_ptr<grpc::Service> admin;
@@ -158,6 +162,12 @@ absl::Status IssuerProcess::Impl::OpenState() {
     return made_issuer.status();
   }
   issuer = *std::move(made_issuer);
+  auto read_revocations = issue::Revocations::Create(*ca, *store, clock);
+  if (!read_revocations.ok()) {
+    return read_revocations.status();
+  }
+  revocations = *std::move(read_revocations);
+  issuer->SetRevocations(revocations.get());
   registry = std::make_unique<issue::Registry>(config.trust_domain, ttl, *store, clock);
   auto state = mesh::MeshState::Create(*store, clock);
   if (!state.ok()) {
@@ -171,6 +181,8 @@ absl::Status IssuerProcess::Impl::OpenState() {
   federation = *std::move(federated);
   FollowCa();
   MakeRotation();
+  revocation_publisher =
+      std::make_unique<RevocationPublisher>(*ca, *store, *revocations, *mesh, clock);
   return absl::OkStatus();
 }
 
@@ -317,6 +329,8 @@ ServiceParts IssuerProcess::Impl::Parts() {
           .challenges = &challenges,
           .mesh = mesh,
           .clients = clients.get(),
+          .revocations = revocations.get(),
+          .revocation_publisher = revocation_publisher.get(),
           .certify_limit = &certify_limit,
           .counters = &counters,
           .unix_listener = unix_listener.get(),
@@ -423,6 +437,7 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
   gauges.bundle_sequence = bundles.sequence;
   gauges.policy_epoch = policy.epoch;
   gauges.policy_sequence = policy.sequence;
+  AddRevocations(gauges);
   const std::shared_ptr<const ca::SigningSlot> slot = ca->current();
   gauges.root_not_after = x509::NotAfter(slot->root.get());
   gauges.intermediate_not_after = x509::NotAfter(slot->chain.front().get());
@@ -443,6 +458,18 @@ IssuerGauges IssuerProcess::Impl::Gauges() const {
   return gauges;
 }
 
+void IssuerProcess::Impl::AddRevocations(IssuerGauges& gauges) const {
+  const std::shared_ptr<const store::RevocationList> list = revocations->list();
+  gauges.revocation_epoch = list->version.epoch;
+  gauges.revocation_sequence = list->version.sequence;
+  for (const x509::Revocation& one : list->revocations) {
+    ++gauges.revocations[static_cast<size_t>(one.by)];
+  }
+  const mesh::MeshState::Followed followed =
+      mesh->AwaitRevocations(list->version, absl::ZeroDuration());
+  gauges.revocations_not_followed = followed.connected - followed.acknowledged;
+}
+
 absl::StatusOr<std::unique_ptr<IssuerProcess>> IssuerProcess::Start(const IssuerConfig& config,
                                                                     const base::Clock& clock) {
   auto impl = std::make_unique<Impl>(config, clock);
@@ -454,6 +481,9 @@ absl::StatusOr<std::unique_ptr<IssuerProcess>> IssuerProcess::Start(const Issuer
   }
   if (absl::Status renewed = impl->RenewOwnCertificate(); !renewed.ok()) {
     return renewed;
+  }
+  if (absl::Status published = impl->revocation_publisher->Publish(); !published.ok()) {
+    return published;
   }
   absl::StatusOr<std::unique_ptr<UnixListener>> listener = UnixListener::Listen(config.socket);
   if (!listener.ok()) {
@@ -485,6 +515,9 @@ void IssuerProcess::Tick() {
   impl_->rotation->Tick();
   impl_->RenewOwnCertificateIfDue();
   impl_->federation->Tick();
+  if (const absl::Status published = impl_->revocation_publisher->Publish(); !published.ok()) {
+    spdlog::error("{}", base::Message(published));
+  }
   if (const absl::Status kept = impl_->mesh->Maintain(); !kept.ok()) {
     spdlog::warn("connected proxies not stored: {}", base::Message(kept));
   }
@@ -492,6 +525,9 @@ void IssuerProcess::Tick() {
     impl_->cleaned_at = now;
     if (const absl::Status cleaned = impl_->registry->CleanUp(); !cleaned.ok()) {
       spdlog::warn("store not cleaned up: {}", base::Message(cleaned));
+    }
+    if (const absl::StatusOr<bool> forgot = impl_->revocations->CleanUp(); !forgot.ok()) {
+      spdlog::warn("revocations not cleaned up: {}", base::Message(forgot.status()));
     }
     // After a change of the entries the mesh reads them again; where the store failed just then,
     // this makes up for it.

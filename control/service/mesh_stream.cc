@@ -135,6 +135,10 @@ absl::StatusOr<mesh::ProxyFacts> MeshStream::AuthenticateUnixPeer() {
       entry.svid_ttl == absl::ZeroDuration() ? parts_.issuer->ttl().default_ttl : entry.svid_ttl;
   const std::lock_guard<std::mutex> lock(mutex_);
   not_after_ = parts_.clock->Now() + lifetime;
+  unix_id_ = entry.spiffe_id;
+  if (absl::Status stands = CheckNotRevoked(*parts_.revocations->current()); !stands.ok()) {
+    return stands;
+  }
   return mesh::ProxyFacts{entry.spiffe_id, entry.id, *base::IpAddress::FromBytes(loopback)};
 }
 
@@ -157,6 +161,10 @@ absl::StatusOr<mesh::ProxyFacts> MeshStream::Authenticate() {
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   not_after_ = verdict.peer->not_after;
+  peer_ = verdict.peer;
+  if (absl::Status stands = CheckNotRevoked(*parts_.revocations->current()); !stands.ok()) {
+    return stands;
+  }
   return mesh::ProxyFacts{verdict.peer->id, attested->entry_id, *caller_.ip, verdict.peer->serial};
 }
 
@@ -237,14 +245,50 @@ void MeshStream::Pump() {
   PumpLocked();
 }
 
+absl::Status MeshStream::CheckNotRevoked(const x509::RevocationSet& revoked) const {
+  if (peer_.has_value()) {
+    const std::optional<std::string> why = revoked.WhyRevoked(*peer_);
+    return why.has_value() ? absl::PermissionDeniedError(*why) : absl::OkStatus();
+  }
+  const x509::Revocation* const found =
+      unix_id_.has_value() ? revoked.Find(x509::RevokedBy::kSpiffeId, unix_id_->uri()) : nullptr;
+  return found == nullptr ? absl::OkStatus()
+                          : absl::PermissionDeniedError(base::StrCat(
+                                unix_id_->uri(), " is revoked: ", base::Printable(found->reason)));
+}
+
+bool MeshStream::EndIfRevokedLocked() {
+  std::shared_ptr<const x509::RevocationSet> now = parts_.revocations->current();
+  if (phase_ != Phase::kOpen || now == judged_by_) {
+    return false;
+  }
+  judged_by_ = std::move(now);
+  const absl::Status stands = CheckNotRevoked(*judged_by_);
+  if (stands.ok()) {
+    return false;
+  }
+  parts_.counters->streams_revoked.fetch_add(1);
+  spdlog::warn("mesh stream ended source={} detail={}", caller_.source, base::Message(stands));
+  EndLocked(stands);
+  return true;
+}
+
 void MeshStream::PumpLocked() {
-  if (phase_ != Phase::kOpen || writing_) {
+  if (EndIfRevokedLocked() || phase_ != Phase::kOpen || writing_) {
     return;
   }
   if (queue_.empty()) {
     const mesh::Updates updates = session_->Take();
+    if (updates.entry_gone) {
+      EndLocked(absl::NotFoundError("the entry of this proxy was deleted"));
+      return;
+    }
     if (updates.bundles != nullptr) {
       *queue_.emplace_back(NewResponse()).mutable_bundles() = ToMessage(*updates.bundles);
+    }
+    // After the roots, by which their signature is verified, and before all else.
+    if (updates.revocations != nullptr) {
+      *queue_.emplace_back(NewResponse()).mutable_revocations() = ToMessage(*updates.revocations);
     }
     if (updates.policy != nullptr) {
       *queue_.emplace_back(NewResponse()).mutable_policy() = ToMessage(*updates.policy);
@@ -283,6 +327,8 @@ void MeshStream::Tick() {
   } else if (phase_ == Phase::kOpen && parts_.clock->Now() >= not_after_) {
     EndLocked(
         absl::UnauthenticatedError("the attestation of this stream has expired: connect again"));
+  } else if (EndIfRevokedLocked()) {
+    return;
   } else if (phase_ == Phase::kOpen && !writing_ && now - written_at_ > kKeepAlivePeriod) {
     queue_.emplace_back(NewResponse()).mutable_keep_alive();
     PumpLocked();

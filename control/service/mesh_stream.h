@@ -8,7 +8,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 
+#include "common/x509/chain_verifier.h"
+#include "common/x509/revocation_set.h"
 #include "control/mesh/mesh_state.h"
 #include "control/service/caller.h"
 #include "control/service/certify_service.h"
@@ -57,6 +60,10 @@ class MeshStream final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::Mes
   absl::Status ApplyHello(mesh::Session& session, const v1::MeshRequest::Hello& hello) const;
   void Pump();  // takes mutex_
   void PumpLocked();
+  // Whether the proxy behind this stream is revoked; the stream then ends. Looks only when the
+  // revocations have changed.
+  bool EndIfRevokedLocked();
+  absl::Status CheckNotRevoked(const x509::RevocationSet& revoked) const;
   void EndLocked(const absl::Status& status);
   v1::MeshResponse NewResponse() const;
 
@@ -73,6 +80,10 @@ class MeshStream final : public grpc::ServerBidiReactor<v1::MeshRequest, v1::Mes
   bool writing_ = false;
   std::unique_ptr<mesh::Session> session_;
   absl::Time not_after_ = absl::InfiniteFuture();
+  // Who it is: of the two, the one by which it was authenticated.
+  std::optional<x509::VerifiedPeer> peer_;
+  std::optional<x509::SpiffeId> unix_id_;
+  std::shared_ptr<const x509::RevocationSet> judged_by_;
   absl::Duration written_at_;
   absl::Status end_status_;
   v1::MeshRequest request_;

@@ -18,6 +18,11 @@ std::string BytesOf(const base::IpAddress& ip) {
   return std::string(base::AsText(ip.bytes()));
 }
 
+// Canonical hex has no leading zeros, so maybe an odd number of digits.
+std::string SerialBytes(const std::string& hex) {
+  return base::FromHex(hex.size() % 2 == 0 ? hex : "0" + hex).value_or("");
+}
+
 v1::Transport ToMessage(mesh::Transport transport) {
   switch (transport) {
     case mesh::Transport::kDirectTls:
@@ -84,6 +89,76 @@ v1::PolicyDocuments ToMessage(const store::PolicyDocuments& policy) {
     copy.set_yaml(document.yaml);
   }
   return message;
+}
+
+v1::SignedRevocations ToMessage(const mesh::SignedRevocations& revocations) {
+  v1::SignedRevocations message;
+  message.set_list(revocations.list);
+  message.set_signature(revocations.signature);
+  for (const std::string& der : revocations.signer_chain_der) {
+    message.add_signer_chain_der(der);
+  }
+  return message;
+}
+
+v1::Revocation ToMessage(const x509::Revocation& revocation) {
+  v1::Revocation message;
+  message.set_sequence(revocation.sequence);
+  message.set_reason(revocation.reason);
+  message.set_revoked_at(absl::ToUnixSeconds(revocation.revoked_at));
+  if (revocation.forget_at != absl::InfiniteFuture()) {
+    message.set_forget_at(absl::ToUnixSeconds(revocation.forget_at));
+  }
+  switch (revocation.by) {
+    case x509::RevokedBy::kSpiffeId:
+      message.set_spiffe_id(revocation.subject);
+      break;
+    case x509::RevokedBy::kSerial:
+      message.set_serial(SerialBytes(revocation.subject));
+      break;
+    case x509::RevokedBy::kKey:
+      message.set_key_sha256(base::FromHex(revocation.subject).value_or(""));
+      break;
+    case x509::RevokedBy::kIssuer:
+      message.set_issuer_sha256(base::FromHex(revocation.subject).value_or(""));
+      break;
+  }
+  return message;
+}
+
+v1::RevocationList ToMessage(const store::RevocationList& list) {
+  v1::RevocationList message;
+  *message.mutable_version() = ToMessage(list.version);
+  for (const x509::Revocation& revocation : list.revocations) {
+    *message.add_revocations() = ToMessage(revocation);
+  }
+  return message;
+}
+
+absl::StatusOr<x509::Revocation> FromMessage(const v1::Revocation& message) {
+  x509::Revocation revocation;
+  revocation.reason = message.reason();
+  switch (message.subject_case()) {
+    case v1::Revocation::kSpiffeId:
+      revocation.by = x509::RevokedBy::kSpiffeId;
+      revocation.subject = message.spiffe_id();
+      return revocation;
+    case v1::Revocation::kSerial:
+      revocation.by = x509::RevokedBy::kSerial;
+      revocation.subject = base::ToHex(base::AsBytes(message.serial()));
+      return revocation;
+    case v1::Revocation::kKeySha256:
+      revocation.by = x509::RevokedBy::kKey;
+      revocation.subject = base::ToHex(base::AsBytes(message.key_sha256()));
+      return revocation;
+    case v1::Revocation::kIssuerSha256:
+      revocation.by = x509::RevokedBy::kIssuer;
+      revocation.subject = base::ToHex(base::AsBytes(message.issuer_sha256()));
+      return revocation;
+    case v1::Revocation::SUBJECT_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("revocation: no subject");
 }
 
 v1::MeshResponse::EndpointUpdate ToMessage(const mesh::EndpointUpdate& update) {
@@ -176,6 +251,8 @@ absl::StatusOr<mesh::Kind> FromMessage(v1::Kind kind) {
       return mesh::Kind::kPolicy;
     case v1::KIND_ENDPOINTS:
       return mesh::Kind::kEndpoints;
+    case v1::KIND_REVOCATIONS:
+      return mesh::Kind::kRevocations;
     default:
       return absl::InvalidArgumentError("kind: unknown");
   }

@@ -20,6 +20,11 @@ store::Version FromMessage(const v1::Version& version);
 v1::BundleSet ToMessage(const mesh::BundleSet& bundles);
 v1::BundleList::Bundle ToMessage(const federation::ForeignStatus& foreign, absl::Time now);
 v1::PolicyDocuments ToMessage(const store::PolicyDocuments& policy);
+v1::SignedRevocations ToMessage(const mesh::SignedRevocations& revocations);
+v1::RevocationList ToMessage(const store::RevocationList& list);
+v1::Revocation ToMessage(const x509::Revocation& revocation);
+// Subject and reason alone; the subject is not checked yet.
+absl::StatusOr<x509::Revocation> FromMessage(const v1::Revocation& revocation);
 v1::MeshResponse::EndpointUpdate ToMessage(const mesh::EndpointUpdate& update);
 
 v1::Entry ToMessage(const store::Entry& entry);

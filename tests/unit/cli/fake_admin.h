@@ -41,6 +41,9 @@ class FakeAdmin final : public v1::Admin::Service {
   v1::BundleList bundle_list;
   v1::RefreshBundlesRequest last_refresh;
   v1::IssuerStatus status;
+  v1::RevocationList revocations;
+  v1::Revocation last_revocation;
+  uint32_t followed = 2;                  // of two connected proxies
   std::vector<v1::CaStatus> ca_statuses;  // GetCaStatus gives them in turn, the last for ever
   std::vector<v1::RotateCaRequest> ca_steps;
   std::string refuse;  // not empty: every call fails with it
@@ -133,6 +136,34 @@ class FakeAdmin final : public v1::Admin::Service {
     *response = ca_statuses.front();
     if (ca_statuses.size() > 1)
       ca_statuses.erase(ca_statuses.begin());
+    return Verdict();
+  }
+  grpc::Status Revoke(grpc::ServerContext*, const v1::RevokeRequest* request,
+                      v1::RevokeResponse* response) override {
+    last_revocation = request->revocation();
+    last_revocation.set_sequence(17);
+    last_revocation.set_revoked_at(1767225600);
+    *revocations.add_revocations() = last_revocation;
+    response->mutable_version()->set_epoch(5);
+    response->mutable_version()->set_sequence(17);
+    response->set_connected_proxies(2);
+    response->set_acknowledged(followed);
+    response->set_certificates(request->revocation().has_spiffe_id() ? 3 : 0);
+    return Verdict();
+  }
+  grpc::Status LiftRevocation(grpc::ServerContext*, const v1::LiftRevocationRequest* request,
+                              v1::RevokeResponse* response) override {
+    if (request->sequence() != 17) {
+      return {grpc::StatusCode::NOT_FOUND, "nothing is revoked under this number"};
+    }
+    revocations.clear_revocations();
+    response->set_connected_proxies(2);
+    response->set_acknowledged(2);
+    return Verdict();
+  }
+  grpc::Status ListRevocations(grpc::ServerContext*, const v1::ListRevocationsRequest*,
+                               v1::RevocationList* response) override {
+    *response = revocations;
     return Verdict();
   }
 

@@ -333,6 +333,9 @@ TEST_F(MeshStreamTest, AHelloThatLacksNothingIsAnsweredAtOnce) {
   const std::shared_ptr<const x509::Svid> svid = NewSvid(WebEntry());
   const std::unique_ptr<Proxy> first = Connect(svid, 0);
   const v1::MeshResponse bundles = Await(*first->stream, v1::MeshResponse::kBundles);
+  v1::RevocationList revocations;
+  ASSERT_TRUE(revocations.ParseFromString(
+      Await(*first->stream, v1::MeshResponse::kRevocations).revocations().list()));
   const v1::MeshResponse policy = Await(*first->stream, v1::MeshResponse::kPolicy);
 
   rpc::IssuerChannel channel = TcpChannel(svid);
@@ -346,6 +349,9 @@ TEST_F(MeshStreamTest, AHelloThatLacksNothingIsAnsweredAtOnce) {
   held = request.mutable_hello()->add_held();
   held->set_kind(v1::KIND_POLICY);
   *held->mutable_version() = policy.policy().version();
+  held = request.mutable_hello()->add_held();
+  held->set_kind(v1::KIND_REVOCATIONS);
+  *held->mutable_version() = revocations.version();
   stream->Write(request);
   v1::MeshResponse response;
   ASSERT_TRUE(stream->Read(&response));

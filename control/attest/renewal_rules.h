@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
 #include <optional>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "common/x509/chain_verifier.h"
 
 namespace postern::attest {
 
@@ -19,11 +16,6 @@ struct RenewalRules {
   // or whose issuer was away, comes back by itself. Nullopt: for as long as it lived. Zero: not at
   // all. At most kMostGrace.
   std::optional<absl::Duration> grace;
-
-  // Where revocation comes in: asked before anything is issued for a certificate that is shown, in
-  // time or within the grace. An error, made with Refuse, is the answer. Null: nothing is revoked.
-  // Thread-safe.
-  std::function<absl::Status(const x509::VerifiedPeer&)> check_revocation;
 
   absl::Duration GraceOf(absl::Duration lifetime) const { return grace.value_or(lifetime); }
 };

@@ -153,8 +153,7 @@ absl::Status IssuerProcess::Impl::OpenState() {
   }
   clients = std::make_unique<ClientVerdicts>(*ca, clock);
   attestor = std::make_unique<attest::AttestorSet>(
-      *store, clock,
-      attest::RenewalRules{.grace = config.renewal_grace, .check_revocation = nullptr},
+      *store, clock, attest::RenewalRules{.grace = config.renewal_grace},
       attest::MakeEnrolledKeyAttestor(challenges, issue::IssuerId(config.trust_domain)));
   const issue::TtlPolicy ttl{config.svid_ttl, config.allow_short_ttl};
   auto made_issuer = issue::Issuer::Create(ttl, *ca, *store, *attestor, clock);
@@ -223,15 +222,17 @@ void IssuerProcess::Impl::MakeRotation() {
   if (plugged_ca == nullptr) {
     ca_rotation = std::make_unique<ca::CaRotation>(*ca, store->cas(), clock);
   }
-  rotation =
-      std::make_unique<StagedRotation>(StagedRotation::Parts{.rotation = ca_rotation.get(),
-                                                             .signer = ca.get(),
-                                                             .certificates = &store->certificates(),
-                                                             .mesh = mesh.get(),
-                                                             .clock = &clock,
-                                                             .on_change = [this] { OnCaChanged(); },
-                                                             .automatic = config.ca_auto_rotate,
-                                                             .plugged = plugged_ca != nullptr});
+  const attest::RenewalRules rules{.grace = config.renewal_grace};
+  rotation = std::make_unique<StagedRotation>(StagedRotation::Parts{
+      .rotation = ca_rotation.get(),
+      .signer = ca.get(),
+      .certificates = &store->certificates(),
+      .mesh = mesh.get(),
+      .clock = &clock,
+      .on_change = [this] { OnCaChanged(); },
+      .automatic = config.ca_auto_rotate,
+      .renewal_grace = [rules](absl::Duration life) { return rules.GraceOf(life); },
+      .plugged = plugged_ca != nullptr});
 }
 
 // After a step of a rotation, on the thread that made it, or when --ca-dir's roots changed. What

@@ -207,8 +207,8 @@ TEST_F(AttestTest, RenewsWithinOneLifetimeAfterTheEndAndNoLonger) {
 
 TEST_F(AttestTest, TheOperatorSetsTheGrace) {
   const x509::VerifiedPeer peer = Issue("entry");
-  AttestorSet none(*store_, clock_, {.grace = absl::ZeroDuration(), .check_revocation = nullptr});
-  AttestorSet days(*store_, clock_, {.grace = absl::Hours(48), .check_revocation = nullptr});
+  AttestorSet none(*store_, clock_, {.grace = absl::ZeroDuration()});
+  AttestorSet days(*store_, clock_, {.grace = absl::Hours(48)});
   EXPECT_TRUE(none.Attest(ExistingCertificateEvidence{peer}).ok()) << "it has not expired";
   clock_.Advance(absl::Hours(1));
   EXPECT_EQ(ReasonOf(none.Attest(ExistingCertificateEvidence{peer}).status()),
@@ -225,22 +225,6 @@ TEST_F(AttestTest, WhatTheLogHasForgottenHasLongExpired) {
   clock_.Advance(absl::Hours(24 * 8));
   ASSERT_EQ(store_->certificates().PruneExpired(clock_.Now() - absl::Hours(24 * 7)).value(), 1U);
   EXPECT_EQ(Refusal(ExistingCertificateEvidence{peer}), RefusalReason::kLongExpired);
-}
-
-TEST_F(AttestTest, AsksWhetherItWasRevokedInTimeAndWithinTheGrace) {
-  const x509::VerifiedPeer peer = Issue("entry");
-  std::vector<std::string> asked;
-  AttestorSet attestors(*store_, clock_,
-                        {.grace = std::nullopt, .check_revocation = [&](const auto& shown) {
-                           asked.push_back(shown.serial);
-                           return Refuse(RefusalReason::kUnattested, "it was revoked");
-                         }});
-  EXPECT_EQ(ReasonOf(attestors.Attest(ExistingCertificateEvidence{peer}).status()),
-            RefusalReason::kUnattested);
-  clock_.Advance(absl::Minutes(90));
-  EXPECT_EQ(ReasonOf(attestors.Attest(ExistingCertificateEvidence{peer}).status()),
-            RefusalReason::kUnattested);
-  EXPECT_EQ(asked, (std::vector<std::string>{"AB12", "AB12"}));
 }
 
 TEST_F(AttestTest, DoesNotRenewTheIssuersOwnCertificateForOthers) {

@@ -124,9 +124,8 @@ absl::Status PluggedCaKeeper::Begin(std::shared_ptr<const PluggedCa> ca,
     if (usable.ok()) {
       made_signer_ = *std::move(own);
       signer_ = made_signer_.get();
-      for (const x509::X509Ptr& root :
-           signer_->bundles()->Find(ca_options_.trust_domain.name())->roots()) {
-        published_.push_back({x509::ShareX509(root.get()), true, absl::InfiniteFuture()});
+      if (absl::Status kept = KeepOwnRoots(); !kept.ok()) {
+        return kept;
       }
       spdlog::info("the CA of --ca-dir replaces our own, once proxies know its root: {}",
                    pending_->description);
@@ -136,6 +135,29 @@ absl::Status PluggedCaKeeper::Begin(std::shared_ptr<const PluggedCa> ca,
                  base::Message(usable));
   }
   return BeginWithDirectory(published);
+}
+
+absl::Status PluggedCaKeeper::KeepOwnRoots() {
+  const std::shared_ptr<const x509::TrustBundleSet> own = signer_->bundles();
+  for (const x509::X509Ptr& root : own->Find(ca_options_.trust_domain.name())->roots()) {
+    published_.push_back({x509::ShareX509(root.get()), true, absl::InfiniteFuture()});
+  }
+  const absl::StatusOr<std::vector<store::WithdrawnCa>> withdrawn = store_.ListWithdrawnCas();
+  if (!withdrawn.ok()) {
+    return withdrawn.status();
+  }
+  for (const store::WithdrawnCa& ca : *withdrawn) {
+    if (ca.role != store::CaRole::kRoot || !ca.in_order) {
+      continue;
+    }
+    absl::StatusOr<x509::X509Ptr> root =
+        x509::CertificateFromDer(base::AsBytes(ca.certificate_der));
+    if (!root.ok()) {
+      return root.status();
+    }
+    published_.push_back({*std::move(root), false, ca.withdrawn_at, /*retired=*/true});
+  }
+  return absl::OkStatus();
 }
 
 // What was published stands for what proxies know. They are not asked: none is connected yet.

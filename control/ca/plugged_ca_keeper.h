@@ -90,6 +90,7 @@ class PluggedCaKeeper {
   CaVerdict Judge(const absl::StatusOr<CaFiles>& files, std::string_view key);
   absl::Status Begin(std::shared_ptr<const PluggedCa> ca, std::vector<PublishedRoot> published,
                      const std::vector<store::CaRecord>& records);
+  absl::Status KeepOwnRoots();
   absl::Status BeginWithDirectory(const std::vector<PublishedRoot>& published);
   void Look();
   void Advance();

@@ -21,8 +21,8 @@ std::string Roughly(absl::Duration duration) {
   constexpr int64_t kLeast = 2;
   for (const Unit& unit : std::array<Unit, 3>{
            {{absl::Hours(24), " d"}, {absl::Hours(1), " h"}, {absl::Minutes(1), " min"}}}) {
-    if (const int64_t count = duration / unit.size; count >= kLeast) {
-      return base::StrCat(count, unit.name);
+    if (duration / unit.size >= kLeast) {
+      return base::StrCat((duration + unit.size / 2) / unit.size, unit.name);
     }
   }
   return base::StrCat(absl::ToInt64Seconds(duration), " s");

@@ -197,6 +197,8 @@ std::optional<base::Failure> OutboundSession::Judge() {
   if (std::optional<base::Failure> distrusted = JudgePeer(peer)) {
     return distrusted;
   }
+  base::Failure failure;
+  failure.side = Side::kUpstream;
   if (const auto mismatch = pins_ != nullptr ? pins_->Mismatch(*peer) : std::nullopt) {
     failure.reason = CloseReason::kPinMismatch;
     failure.detail = absl::PermissionDeniedError(*mismatch);
@@ -206,8 +208,6 @@ std::optional<base::Failure> OutboundSession::Judge() {
                   [&](const x509::SpiffeIdPattern& p) { return p.Matches(peer->id); })) {
     return std::nullopt;
   }
-  base::Failure failure;
-  failure.side = Side::kUpstream;
   failure.reason = CloseReason::kIdentityMismatch;
   failure.detail =
       absl::PermissionDeniedError(base::StrCat(peer->id.uri(), " is not who is expected there"));

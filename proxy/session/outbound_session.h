@@ -55,6 +55,6 @@ class OutboundSession final : public Session {
   Carries carries_ = Carries::kMeshTls;
 };
 
-static_assert(sizeof(OutboundSession) <= 848);
+static_assert(sizeof(OutboundSession) <= 864);
 
 }  // namespace postern::session

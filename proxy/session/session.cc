@@ -387,47 +387,6 @@ void Session::OnTransportWritable(Transport& /*transport*/) noexcept {}
 
 // ---------------------------------------------------------------- the worker's news
 
-void Session::Recheck() {
-  if (phase_ != Phase::kConnect && phase_ != Phase::kServerFirst && phase_ != Phase::kRelay) {
-    return;  // not judged yet
-  }
-  std::optional<base::Failure> lost = Judge();
-  if (lost.has_value()) {
-    if (lost->reason != CloseReason::kPeerRevoked) {
-      lost->reason = CloseReason::kPolicyRevoked;
-    }
-    const int alert = AlertOf(*lost);
-    Fail(*std::move(lost), alert);
-  }
-}
-
-std::optional<base::Failure> Session::JudgePeer(const x509::VerifiedPeer* peer) const {
-  if (peer == nullptr) {
-    return std::nullopt;
-  }
-  base::Failure failure;
-  failure.side = mesh_side();
-  if (worker_.identity != nullptr && !worker_.identity->Trusts(*peer)) {
-    failure.reason = CloseReason::kPeerUntrusted;
-    failure.detail = absl::PermissionDeniedError("the peer's root is no longer trusted");
-    return failure;
-  }
-  const x509::RevocationSet* const revoked = worker_.revocations->set.get();
-  if (revoked != nullptr) {
-    if (const std::optional<std::string> why = revoked->WhyRevoked(*peer)) {
-      failure.reason = CloseReason::kPeerRevoked;
-      failure.detail = absl::PermissionDeniedError(*why);
-      return failure;
-    }
-  }
-  return std::nullopt;
-}
-
-int Session::AlertOf(const base::Failure& refusal) {
-  return refusal.reason == CloseReason::kPeerRevoked ? kAlertCertificateRevoked
-                                                     : kAlertAccessDenied;
-}
-
 void Session::CheckLiveness() {
   if (phase_ == Phase::kRelay) {
     relay_->CheckLiveness(kPeerDeadAfter);

@@ -179,6 +179,7 @@ TEST_F(IssuerPortTest, JudgesTheIssuerByTheInjectedClock) {
   struct : base::Clock {
     absl::Time Now() const override { return absl::Now() + absl::Hours(72); }
     absl::Duration SinceBoot() const override { return absl::ZeroDuration(); }
+    absl::Duration Awake() const override { return absl::ZeroDuration(); }
   } in_three_days;
   ServeTheIssuer();
   IssuerChannelOptions options = Trusting(root_);

@@ -48,6 +48,12 @@ class FailingCas final : public store::CaStore {
     return store_.ListWithdrawnCas();
   }
   absl::StatusOr<store::Version> BundleVersion() override { return store_.BundleVersion(); }
+  absl::StatusOr<store::Version> VersionOfBundles(const base::Sha256Digest& content) override {
+    return store_.VersionOfBundles(content);
+  }
+  absl::StatusOr<store::Version> RaiseBundleVersion() override {
+    return store_.RaiseBundleVersion();
+  }
 
  private:
   template <typename Step>

@@ -138,8 +138,8 @@ TEST_F(Pkcs11KeyTest, AllThreadsSignAtATime) {
   const CaVerdict verdict = JudgeCa(FilesOf(ca), key->get(), domain_, clock_.Now());
   ASSERT_NE(verdict.ca, nullptr) << verdict.detail;
   const testing::TempDir dir;
-  std::vector<x509::X509Ptr> roots;
-  roots.push_back(root_.Root());
+  PluggedRoots roots;
+  roots.trusted.push_back(root_.Root());
   const auto signer = *CaSigner::OpenPlugged({.state_dir = dir.path(), .trust_domain = domain_},
                                              verdict.ca->slot, std::move(roots), {1, 1}, clock_);
   std::atomic<int> good = 0;

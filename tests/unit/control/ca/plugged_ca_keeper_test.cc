@@ -9,6 +9,7 @@
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "control/ca/ca_rotation.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing/ca_mount.h"
 #include "tests/testing/temp_dir.h"
@@ -386,6 +387,28 @@ TEST_F(PluggedCaKeeperTest, AChangeWhileTheIssuerWasAwayKeepsTheOldRootForAWhile
   clock_.Advance(kLongestTtl);
   Tick();
   EXPECT_FALSE(Trusts(root_));
+}
+
+TEST_F(PluggedCaKeeperTest, WhatOurOwnCaRetiredInOrderIsStillNamed) {
+  base::Sha256Digest retired{};
+  {
+    auto own = CaSigner::Open(Options(), store_->cas(), clock_);
+    ASSERT_TRUE(own.ok());
+    retired = x509::Sha256OfCertificate((*own)->current()->root.get());
+    CaRotation rotation(**own, store_->cas(), clock_);
+    ASSERT_TRUE(rotation.Prepare(CaKind::kRoot).ok());
+    ASSERT_TRUE(rotation.Activate(CaKind::kRoot).ok());
+    ASSERT_TRUE(rotation.Retire(CaKind::kRoot, /*in_order=*/true).ok());
+  }
+  mount_.Write(other_);
+  ASSERT_TRUE(Open().ok());
+  EXPECT_THAT(Retired(), ElementsAre(retired));
+  Tick(2);
+  ASSERT_TRUE(SignsWith(other_));
+  EXPECT_EQ(Roots(), 2U);
+  EXPECT_THAT(Retired(), ElementsAre(retired));
+  ASSERT_TRUE(Open().ok());
+  EXPECT_THAT(Retired(), ElementsAre(retired)) << "after a restart";
 }
 
 TEST_F(PluggedCaKeeperTest, ReplacesACaOfOurOwnInStages) {

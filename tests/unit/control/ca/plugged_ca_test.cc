@@ -54,9 +54,9 @@ class PluggedCaTest : public ::testing::Test {
   }
   // As a peer with just the roots: what this CA signs for /web.
   x509::ChainVerdict VerifyLeafOf(const PluggedCa& ca) {
-    std::vector<x509::X509Ptr> roots;
+    PluggedRoots roots;
     for (const auto& root : ca.roots) {
-      roots.push_back(x509::ShareX509(root.get()));
+      roots.trusted.push_back(x509::ShareX509(root.get()));
     }
     const auto signer =
         *CaSigner::OpenPlugged({.state_dir = dir_.path(), .trust_domain = domain_}, ca.slot,

@@ -418,6 +418,7 @@ TEST_F(IssuerTest, RefusesAndSaysStoreErrorWhenTheStoreFails) {
     store::CaStore& cas() override { return store_.cas(); }
     store::PolicyStore& policy() override { return store_.policy(); }
     store::SpeakerStore& speakers() override { return store_.speakers(); }
+    store::ForeignBundleStore& foreign_bundles() override { return store_.foreign_bundles(); }
     store::RevocationStore& revocations() override { return store_.revocations(); }
     uint64_t epoch() const override { return store_.epoch(); }
     uint64_t error_count() const override { return 1; }

@@ -184,6 +184,7 @@ TEST_F(RevocationsTest, ACertificateWhoseEntryGoesMeanwhileIsNotHandedOut) {
       return real_.Now();
     }
     absl::Duration SinceBoot() const override { return real_.SinceBoot(); }
+    absl::Duration Awake() const override { return real_.Awake(); }
 
    private:
     const base::Clock& real_;

@@ -79,6 +79,7 @@ TEST(TrustClockTest, SaysWhoseClockIsAheadInWordsForAPerson) {
   const std::vector<std::pair<absl::Duration, std::string>> expected = {
       {absl::Seconds(7 * 60 + 20), "; this clock is 7 min ahead of the issuer's"},
       {-absl::Seconds(600), "; this clock is 10 min behind the issuer's"},
+      {-absl::Milliseconds(599'998), "; this clock is 10 min behind the issuer's"},
       {absl::Milliseconds(-1999), "; this clock agrees with the issuer's"},
       {absl::Seconds(95), "; this clock is 95 s ahead of the issuer's"},
       {absl::Hours(3), "; this clock is 3 h ahead of the issuer's"},

@@ -3,7 +3,6 @@
 
 #include <openssl/bn.h>
 #include <openssl/pem.h>
-#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <optional>
 
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 #include "common/x509/extensions.h"
 #include "common/x509/openssl_error.h"
 
@@ -203,8 +203,7 @@ base::Sha256Digest Sha256OfKey(const X509* certificate) {
   if (size <= 0) {
     std::abort();  // as above
   }
-  base::Sha256Digest digest{};
-  SHA256(der, static_cast<size_t>(size), digest.data());
+  const base::Sha256Digest digest = Sha256({der, static_cast<size_t>(size)});
   OPENSSL_free(der);
   return digest;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/x509/chain_verifier.h"
 
-#include <openssl/sha.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 
@@ -12,6 +11,7 @@
 
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 #include "common/x509/extensions.h"
 #include "common/x509/key.h"
 #include "common/x509/openssl_error.h"
@@ -259,9 +259,7 @@ HalfDigest HalfOf(const base::Sha256Digest& digest) {
 
 HalfDigest LinkDigest(const HalfDigest& issuer_key, std::string_view serial) {
   const std::string text = base::StrCat(base::AsText(issuer_key), serial);
-  base::Sha256Digest digest;
-  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
-  return HalfOf(digest);
+  return HalfOf(Sha256(base::AsBytes(text)));
 }
 
 ChainVerdict VerifyPeerChain(X509* leaf, STACK_OF(X509) * untrusted, const TrustBundleSet& bundles,

@@ -3,7 +3,6 @@
 
 #include <openssl/core_names.h>
 #include <openssl/pem.h>
-#include <openssl/sha.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 #include "common/x509/key.h"
 #include "common/x509/openssl_error.h"
 #include "common/x509/public_key.h"
@@ -157,9 +157,7 @@ absl::StatusOr<std::string> MemberKeyDerFromPem(std::string_view pem) {
 }
 
 std::string MemberKeySelector(base::ByteSpan spki) {
-  base::Sha256Digest digest{};
-  SHA256(spki.data(), spki.size(), digest.data());
-  return base::StrCat(kMemberKeySelector, base::ToHex(digest));
+  return base::StrCat(kMemberKeySelector, base::ToHex(Sha256(spki)));
 }
 
 }  // namespace postern::x509

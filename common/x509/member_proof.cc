@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/x509/member_proof.h"
 
-#include <openssl/sha.h>
-
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 #include "common/x509/openssl_error.h"
 
 namespace postern::x509 {
@@ -26,8 +25,7 @@ absl::StatusOr<std::string> BytesOf(const MemberStatement& statement) {
     return absl::InvalidArgumentError(base::StrCat(
         "a challenge has ", kChallengeBytes, " bytes, this one has ", statement.challenge.size()));
   }
-  base::Sha256Digest csr_key{};
-  SHA256(statement.csr_public_key.data(), statement.csr_public_key.size(), csr_key.data());
+  const base::Sha256Digest csr_key = Sha256(statement.csr_public_key);
   return base::StrCat(kContext, statement.challenge, base::AsText(csr_key), statement.issuer.uri());
 }
 

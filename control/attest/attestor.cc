@@ -3,7 +3,6 @@
 
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 #include "control/attest/refusal.h"
 #include "control/attest/selector.h"
 
@@ -237,10 +237,7 @@ absl::StatusOr<MintedToken> MintToken() {
 }
 
 base::Sha256Digest HashToken(std::string_view token) {
-  base::Sha256Digest digest{};
-  const base::ByteSpan bytes = base::AsBytes(token);
-  SHA256(bytes.data(), bytes.size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(token));
 }
 
 }  // namespace postern::attest

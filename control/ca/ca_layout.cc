@@ -2,7 +2,6 @@
 #include "control/ca/ca_layout.h"
 
 #include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -10,6 +9,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 
 namespace postern::ca {
 namespace {
@@ -90,13 +90,9 @@ base::Sha256Digest DigestOf(const CaFiles& files) {
   std::string digests;
   for (const std::string* text :
        {&files.signing_pem, &files.chain_pem, &files.roots_pem, &files.key_pem}) {
-    base::Sha256Digest digest{};
-    SHA256(base::AsBytes(*text).data(), text->size(), digest.data());
-    digests += base::AsText(digest);
+    digests += base::AsText(x509::Sha256(base::AsBytes(*text)));
   }
-  base::Sha256Digest digest{};
-  SHA256(base::AsBytes(digests).data(), digests.size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(digests));
 }
 
 absl::StatusOr<CaFiles> ReadOnce(const CaDirectory& directory) {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/ca/ca_view.h"
 
-#include <openssl/sha.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 
 namespace postern::ca {
 namespace {
@@ -57,9 +56,7 @@ std::vector<base::Sha256Digest> RetiredRoots(const std::vector<store::WithdrawnC
   std::vector<base::Sha256Digest> digests;
   for (const store::WithdrawnCa& ca : withdrawn) {
     if (ca.role == CaRole::kRoot && ca.in_order) {
-      base::Sha256Digest digest{};
-      SHA256(base::AsBytes(ca.certificate_der).data(), ca.certificate_der.size(), digest.data());
-      digests.push_back(digest);
+      digests.push_back(x509::Sha256(base::AsBytes(ca.certificate_der)));
     }
   }
   return digests;

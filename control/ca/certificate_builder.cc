@@ -3,13 +3,13 @@
 
 #include <openssl/bn.h>
 #include <openssl/err.h>
-#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include <memory>
 
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 #include "common/x509/public_key.h"
 
 namespace postern::ca {
@@ -180,9 +180,7 @@ absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key) {
   if (!der.ok()) {
     return der.status();
   }
-  base::Sha256Digest digest{};
-  SHA256(base::AsBytes(*der).data(), der->size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(*der));
 }
 
 const EVP_MD* LeafDigest(const EVP_PKEY* key) {

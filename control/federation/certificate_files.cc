@@ -2,15 +2,14 @@
 #include "control/federation/certificate_files.h"
 
 #include <openssl/crypto.h>
-#include <openssl/sha.h>
 
-#include <array>
 #include <vector>
 
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 #include "common/x509/key.h"
 
 namespace postern::federation {
@@ -21,10 +20,8 @@ absl::Status Naming(const std::string& path, const absl::Status& status) {
 }
 
 std::string DigestOf(std::string_view certificate, std::string_view key) {
-  std::array<uint8_t, 2 * SHA256_DIGEST_LENGTH> digests{};
-  SHA256(base::AsBytes(certificate).data(), certificate.size(), digests.data());
-  SHA256(base::AsBytes(key).data(), key.size(), digests.data() + SHA256_DIGEST_LENGTH);
-  return std::string(base::AsText(digests));
+  return base::StrCat(base::AsText(x509::Sha256(base::AsBytes(certificate))),
+                      base::AsText(x509::Sha256(base::AsBytes(key))));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/federation/foreign_bundles.h"
 
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include "common/base/strings.h"
 #include "common/x509/bundle_json.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 
 namespace postern::federation {
 namespace {
@@ -49,9 +49,7 @@ FetchResult ResultOf(const absl::Status& status) {
 }
 
 std::string HexDigestOf(std::string_view text) {
-  base::Sha256Digest digest{};
-  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
-  return base::ToHex(digest);
+  return base::ToHex(x509::Sha256(base::AsBytes(text)));
 }
 
 absl::Status InSpec(const FederationSpec& spec, std::string_view what) {

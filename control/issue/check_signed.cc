@@ -2,7 +2,6 @@
 #include "control/issue/check_signed.h"
 
 #include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
 #include <utility>
@@ -11,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
+#include "common/x509/digest.h"
 #include "common/x509/openssl_error.h"
 #include "common/x509/public_key.h"
 #include "control/issue/leaf_profile.h"
@@ -182,8 +182,8 @@ absl::StatusOr<store::IssuedCertificate> RecordOf(const ca::SignedSvid& made,
                                   .not_before = made.not_before,
                                   .not_after = made.not_after,
                                   .issued_at = issued_at};
-  SHA256(base::AsBytes(*spki).data(), spki->size(), record.key_sha256.data());
-  SHA256(base::AsBytes(made.leaf_der).data(), made.leaf_der.size(), record.leaf_sha256.data());
+  record.key_sha256 = x509::Sha256(base::AsBytes(*spki));
+  record.leaf_sha256 = x509::Sha256(base::AsBytes(made.leaf_der));
   return record;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/issue/issuer.h"
 
-#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 #include <spdlog/spdlog.h>
 
@@ -14,6 +13,7 @@
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
+#include "common/x509/digest.h"
 #include "common/x509/key.h"
 #include "common/x509/public_key.h"
 #include "control/issue/check_signed.h"
@@ -180,9 +180,8 @@ absl::Status Issuer::CheckNotRevoked(const x509::VerifiedCsr& csr,
   if (!der.ok()) {
     return Internal("the key of the request could not be read", der.status());
   }
-  base::Sha256Digest digest;
-  SHA256(base::AsBytes(*der).data(), der->size(), digest.data());
-  if (const x509::Revocation* found = revoked->Find(x509::RevokedBy::kKey, base::ToHex(digest))) {
+  if (const x509::Revocation* found =
+          revoked->Find(x509::RevokedBy::kKey, base::ToHex(x509::Sha256(base::AsBytes(*der))))) {
     return Refuse(RefusalReason::kRevoked,
                   base::StrCat("the key was revoked: ", base::Printable(found->reason)));
   }

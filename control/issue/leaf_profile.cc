@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/issue/leaf_profile.h"
 
-#include <openssl/sha.h>
 #include <openssl/x509v3.h>
 
-#include <array>
 #include <cstdint>
 #include <optional>
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 #include "common/x509/openssl_error.h"
 #include "common/x509/public_key.h"
 
@@ -93,8 +92,7 @@ std::optional<std::string> NameDer(const X509* certificate) {
 }
 
 std::string KeyIdOf(std::string_view spki) {
-  std::array<uint8_t, SHA256_DIGEST_LENGTH> digest{};
-  SHA256(base::AsBytes(spki).data(), spki.size(), digest.data());
+  const base::Sha256Digest digest = x509::Sha256(base::AsBytes(spki));
   return std::string(base::AsText(base::ByteSpan(digest).first(kKeyIdBytes)));
 }
 

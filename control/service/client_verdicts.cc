@@ -3,13 +3,13 @@
 
 #include <grpc/grpc_security_constants.h>
 #include <grpcpp/security/auth_context.h>
-#include <openssl/sha.h>
 
 #include <utility>
 
 #include "common/base/strings.h"
 #include "common/rpc/issuer_server.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 
 namespace postern::service {
 namespace {
@@ -26,9 +26,7 @@ base::Sha256Digest DigestOf(const grpc::AuthContext& connection) {
       base::StrAppend(text, value.size(), ":", std::string_view(value.data(), value.size()));
     }
   }
-  base::Sha256Digest digest{};
-  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(text));
 }
 
 }  // namespace

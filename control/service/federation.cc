@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/service/federation.h"
 
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "common/base/strings.h"
 #include "common/x509/bundle_json.h"
 #include "common/x509/certificate.h"
+#include "common/x509/digest.h"
 #include "control/federation/bundle_endpoint.h"
 #include "control/federation/certificate_files.h"
 
@@ -49,9 +49,7 @@ base::Sha256Digest DigestOf(const std::vector<mesh::TrustDomainRoots>& bundles) 
       }
     }
   }
-  base::Sha256Digest digest{};
-  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(text));
 }
 
 }  // namespace

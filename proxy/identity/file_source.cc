@@ -2,7 +2,6 @@
 #include "proxy/identity/file_source.h"
 
 #include <openssl/crypto.h>
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -12,6 +11,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/x509/digest.h"
 #include "proxy/identity/identity_check.h"
 
 namespace postern::identity {
@@ -32,13 +32,9 @@ base::Sha256Digest DigestOf(std::initializer_list<const std::string*> parts) {
   // Digest of digests, so that no byte can move from one part to the next unnoticed.
   std::string joined;
   for (const std::string* part : parts) {
-    base::Sha256Digest one;
-    SHA256(base::AsBytes(*part).data(), part->size(), one.data());
-    joined.append(base::AsText(one));
+    joined.append(base::AsText(x509::Sha256(base::AsBytes(*part))));
   }
-  base::Sha256Digest all;
-  SHA256(base::AsBytes(joined).data(), joined.size(), all.data());
-  return all;
+  return x509::Sha256(base::AsBytes(joined));
 }
 
 // The flag, and the file where the status does not name it already.

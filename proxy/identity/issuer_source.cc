@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/identity/issuer_source.h"
 
-#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
+#include "common/x509/digest.h"
 #include "postern/v1/identity.pb.h"
 #include "postern/v1/mesh.pb.h"
 #include "postern/v1/state.pb.h"
@@ -102,9 +102,7 @@ std::string IssuerSource::TrustFingerprint() const {
   if (options_.pin.has_value()) {
     text += '\n' + base::ToHex(*options_.pin);
   }
-  base::Sha256Digest digest;
-  SHA256(base::AsBytes(text).data(), text.size(), digest.data());
-  return std::string(base::AsText(digest));
+  return std::string(base::AsText(x509::Sha256(base::AsBytes(text))));
 }
 
 void IssuerSource::Restore() {

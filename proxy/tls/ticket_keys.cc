@@ -6,10 +6,11 @@
 #include <openssl/err.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
-#include <openssl/sha.h>
 
 #include <algorithm>
 #include <string>
+
+#include "common/x509/digest.h"
 
 namespace postern::tls {
 namespace {
@@ -34,9 +35,7 @@ base::Sha256Digest BindingOf(const TrustState& trust, std::string_view listener)
     }
   }
   text.append(listener);
-  base::Sha256Digest digest;
-  SHA256(reinterpret_cast<const uint8_t*>(text.data()), text.size(), digest.data());
-  return digest;
+  return x509::Sha256(base::AsBytes(text));
 }
 
 absl::StatusOr<std::shared_ptr<const TicketKeys>> TicketKeys::Create(base::ByteSpan secret) {

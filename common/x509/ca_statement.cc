@@ -71,7 +71,7 @@ absl::Status VerifySignature(base::ByteSpan statement, base::ByteSpan signature,
   if (key == nullptr || context == nullptr) {
     return Refused("the signer's key cannot be used");
   }
-  const EVP_MD* const digest = EVP_PKEY_is_a(key, "ED25519") == 1 ? nullptr : EVP_sha256();
+  const EVP_MD* const digest = SignatureDigest(key);
   if (EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, key) != 1 ||
       EVP_DigestVerify(context.get(), signature.data(), signature.size(), statement.data(),
                        statement.size()) != 1) {

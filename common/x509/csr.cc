@@ -169,7 +169,7 @@ absl::StatusOr<std::string> CreateCsr(EVP_PKEY* key, const std::optional<SpiffeI
   if (id.has_value() && !AddUriSan(request.get(), id->uri())) {
     return OpensslFailure("cannot put the SPIFFE ID into a certificate request");
   }
-  const EVP_MD* digest = EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+  const EVP_MD* digest = SignatureDigest(key);
   if (X509_REQ_sign(request.get(), key, digest) <= 0) {
     return OpensslFailure("cannot sign a certificate request");
   }

@@ -203,4 +203,8 @@ absl::Status CheckKeyStrength(EVP_PKEY* key) {
   }
 }
 
+const EVP_MD* SignatureDigest(const EVP_PKEY* key) {
+  return EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+}
+
 }  // namespace postern::x509

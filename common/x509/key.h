@@ -24,4 +24,8 @@ absl::StatusOr<std::string> PrivateKeyToPem(EVP_PKEY* key);
 // bits. InvalidArgument names what it is instead.
 absl::Status CheckKeyStrength(EVP_PKEY* key);
 
+// The digest that a signature of `key`'s kind takes: SHA-256; null for Ed25519, which has its own
+// (RFC 8032). A private key in a token may not tell its kind: ask with the public one.
+const EVP_MD* SignatureDigest(const EVP_PKEY* key);
+
 }  // namespace postern::x509

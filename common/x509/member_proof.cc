@@ -3,6 +3,7 @@
 
 #include "common/base/strings.h"
 #include "common/x509/digest.h"
+#include "common/x509/key.h"
 #include "common/x509/openssl_error.h"
 
 namespace postern::x509 {
@@ -12,11 +13,6 @@ using MdCtxPtr = OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free>;
 
 // With its zero byte, which no other statement of ours begins with.
 constexpr std::string_view kContext("postern-member-v1\0", 18);
-
-// Ed25519 brings its own.
-const EVP_MD* DigestFor(EVP_PKEY* key) {
-  return EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
-}
 
 }  // namespace
 
@@ -40,7 +36,7 @@ absl::StatusOr<std::string> SignMemberStatement(EVP_PKEY* key, const MemberState
   std::string signature(kMaxMemberSignatureBytes, '\0');
   size_t size = signature.size();
   if (context == nullptr ||
-      EVP_DigestSignInit(context.get(), nullptr, DigestFor(key), nullptr, key) != 1 ||
+      EVP_DigestSignInit(context.get(), nullptr, SignatureDigest(key), nullptr, key) != 1 ||
       EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(signature.data()), &size,
                      text.data(), text.size()) != 1) {
     return OpensslFailure("cannot sign the issuer's challenge");
@@ -59,7 +55,7 @@ absl::Status VerifyMemberStatement(EVP_PKEY* key, const MemberStatement& stateme
   const base::ByteSpan text = base::AsBytes(*bytes);
   const MdCtxPtr context(EVP_MD_CTX_new());
   if (signature.size() > kMaxMemberSignatureBytes || context == nullptr ||
-      EVP_DigestVerifyInit(context.get(), nullptr, DigestFor(key), nullptr, key) != 1 ||
+      EVP_DigestVerifyInit(context.get(), nullptr, SignatureDigest(key), nullptr, key) != 1 ||
       EVP_DigestVerify(context.get(), signature.data(), signature.size(), text.data(),
                        text.size()) != 1) {
     return absl::UnauthenticatedError(

@@ -34,7 +34,7 @@ absl::Status CheckKeyFitsLeaf(X509* leaf, EVP_PKEY* key) {
   if (public_key == nullptr || EVP_PKEY_eq(public_key, key) != 1) {
     return Wrong("the private key does not belong to the certificate");
   }
-  const EVP_MD* digest = EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+  const EVP_MD* digest = SignatureDigest(key);
   const base::ByteSpan text = base::AsBytes("postern key check");
   const MdCtxPtr sign(EVP_MD_CTX_new());
   const MdCtxPtr verify(EVP_MD_CTX_new());

@@ -231,7 +231,7 @@ absl::StatusOr<CaSignature> CaSigner::SignBytes(base::ByteSpan data) const {
     return status;
   }
   // As for a leaf: a key in a token may not tell its type, the certificate does.
-  const EVP_MD* digest = LeafDigest(X509_get0_pubkey(slot->chain.front().get()));
+  const EVP_MD* digest = x509::SignatureDigest(X509_get0_pubkey(slot->chain.front().get()));
   absl::StatusOr<std::string> signature = Sign(slot->key.get(), digest, data);
   if (!signature.ok()) {
     return signature.status();

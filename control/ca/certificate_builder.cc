@@ -10,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/x509/certificate.h"
 #include "common/x509/digest.h"
+#include "common/x509/key.h"
 #include "common/x509/public_key.h"
 
 namespace postern::ca {
@@ -168,7 +169,7 @@ bool Finish(X509* certificate, const Issuing& issuing) {
   // A key in a token may not tell its type; the certificate does. Our own new CAs are P-256.
   const EVP_MD* digest = issuing.certificate == nullptr
                              ? EVP_sha256()
-                             : LeafDigest(X509_get0_pubkey(issuing.certificate));
+                             : x509::SignatureDigest(X509_get0_pubkey(issuing.certificate));
   return X509_set_issuer_name(certificate, X509_get_subject_name(issuer)) == 1 &&
          X509_sign(certificate, issuing.key, digest) > 0;
 }
@@ -181,10 +182,6 @@ absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key) {
     return der.status();
   }
   return x509::Sha256(base::AsBytes(*der));
-}
-
-const EVP_MD* LeafDigest(const EVP_PKEY* key) {
-  return EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
 }
 
 absl::StatusOr<std::string> Sign(EVP_PKEY* key, const EVP_MD* digest, base::ByteSpan data) {

@@ -29,11 +29,7 @@ struct Validity {
 // SHA-256 of the SubjectPublicKeyInfo.
 absl::StatusOr<base::Sha256Digest> KeySha256(EVP_PKEY* key);
 
-// The digest that a signature by `key`'s private half takes: SHA-256; null for Ed25519, which has
-// its own.
-const EVP_MD* LeafDigest(const EVP_PKEY* key);
-
-// A signature over `data`. `digest`: what LeafDigest says of the key. Internal: OpenSSL.
+// A signature over `data`. `digest`: what x509::SignatureDigest says of the key. Internal: OpenSSL.
 absl::StatusOr<std::string> Sign(EVP_PKEY* key, const EVP_MD* digest, base::ByteSpan data);
 
 // A CA: CA:TRUE with `path_length`, keyCertSign and cRLSign (critical), `common_name` below

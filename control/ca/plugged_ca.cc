@@ -145,7 +145,7 @@ bool SignsFor(X509* certificate, EVP_PKEY* key) {
   const x509::ErrorQueueGuard guard;
   using MdCtxPtr = x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free>;
   EVP_PKEY* const public_key = X509_get0_pubkey(certificate);
-  const EVP_MD* digest = LeafDigest(public_key);
+  const EVP_MD* digest = x509::SignatureDigest(public_key);
   const base::ByteSpan text = base::AsBytes("postern CA key check");
   std::vector<uint8_t> signature(static_cast<size_t>(std::max(EVP_PKEY_get_size(key), 1024)));
   size_t size = signature.size();

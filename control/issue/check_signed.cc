@@ -11,6 +11,7 @@
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/digest.h"
+#include "common/x509/key.h"
 #include "common/x509/openssl_error.h"
 #include "common/x509/public_key.h"
 #include "control/issue/leaf_profile.h"
@@ -102,7 +103,7 @@ absl::Status CheckChain(const ca::SignedSvid& made, const ca::SvidTemplate& want
 bool VerifySignature(EVP_PKEY* signer, const SignedParts& parts) {
   const x509::ErrorQueueGuard guard;
   const x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free> context(EVP_MD_CTX_new());
-  const EVP_MD* digest = EVP_PKEY_get_base_id(signer) == EVP_PKEY_ED25519 ? nullptr : EVP_sha256();
+  const EVP_MD* digest = x509::SignatureDigest(signer);
   return context != nullptr &&
          EVP_DigestVerifyInit(context.get(), nullptr, digest, nullptr, signer) == 1 &&
          EVP_DigestVerify(context.get(), base::AsBytes(parts.signature).data(),

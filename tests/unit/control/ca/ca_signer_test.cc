@@ -397,7 +397,7 @@ TEST_F(CaSignerTest, SignsNoBytesWithACaThatHasExpired) {
 
 TEST(Sign, TakesEd25519KeysToo) {
   const x509::PkeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"));
-  const auto signature = Sign(key.get(), LeafDigest(key.get()), base::AsBytes("data"));
+  const auto signature = Sign(key.get(), x509::SignatureDigest(key.get()), base::AsBytes("data"));
   ASSERT_TRUE(signature.ok()) << signature.status();
   EXPECT_THAT(*signature, SizeIs(64));
 }

@@ -107,18 +107,6 @@ std::string_view NameOf(RotationPhase phase) {
   return "";
 }
 
-std::string_view NameOf(CaState state) {
-  switch (state) {
-    case CaState::kNext:
-      return "next";
-    case CaState::kCurrent:
-      return "current";
-    case CaState::kRetired:
-      return "retired";
-  }
-  return "";
-}
-
 const CaFacts* RotationState::Find(CaRole role, CaState state) const {
   for (const CaFacts& ca : cas) {
     if (ca.record.role == role && ca.record.state == state) {

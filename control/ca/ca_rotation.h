@@ -32,9 +32,6 @@ enum class RotationPhase : uint8_t {
 // "none", "prepared", "active"
 std::string_view NameOf(RotationPhase phase);
 
-// "next", "current", "retired"
-std::string_view NameOf(store::CaState state);
-
 struct CaFacts {
   store::CaRecord record;
   absl::Time not_after;

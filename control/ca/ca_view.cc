@@ -119,7 +119,7 @@ absl::StatusOr<x509::X509Ptr> CertificateOf(const CaRecord& record) {
 
 absl::StatusOr<x509::PkeyPtr> LoadKey(const CaRecord& record, const X509* certificate,
                                       const KeyFiles& keys) {
-  const std::string_view role = record.role == CaRole::kRoot ? "root" : "intermediate";
+  const std::string_view role = NameOf(record.role);
   const std::string name = KeyFiles::FileName(record.role, record.id);
   absl::StatusOr<x509::PkeyPtr> key = keys.Read(name);
   if (!key.ok()) {

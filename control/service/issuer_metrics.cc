@@ -106,10 +106,9 @@ void Histogram(Families& families, const IssuerCounters& counters) {
 void Rotation(Families& families, const RotationGauges& rotation) {
   prometheus::MetricFamily& ends = Family(families, Metric::kCaNotAfter);
   for (const ca::CaFacts& ca : rotation.state.cas) {
-    const bool root = ca.record.role == store::CaRole::kRoot;
     Labelled(ends, static_cast<double>(absl::ToUnixSeconds(ca.not_after)),
-             {{"role", root ? "root" : "intermediate"},
-              {"state", std::string(ca::NameOf(ca.record.state))}});
+             {{"role", std::string(store::NameOf(ca.record.role))},
+              {"state", std::string(store::NameOf(ca.record.state))}});
   }
   prometheus::MetricFamily& phase = Family(families, Metric::kRotationPhase);
   for (const ca::CaKind kind : {ca::CaKind::kRoot, ca::CaKind::kIntermediate}) {

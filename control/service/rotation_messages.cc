@@ -46,8 +46,8 @@ v1::CaStatus ToMessage(const RotationReport& report) {
   for (const ca::CaFacts& facts : report.state.cas) {
     v1::CaStatus::Ca& ca = *message.add_cas();
     ca.set_id(facts.record.id);
-    ca.set_role(facts.record.role == store::CaRole::kRoot ? "root" : "intermediate");
-    ca.set_state(std::string(ca::NameOf(facts.record.state)));
+    ca.set_role(std::string(store::NameOf(facts.record.role)));
+    ca.set_state(std::string(store::NameOf(facts.record.state)));
     ca.set_certificate_der(facts.record.certificate_der);
     ca.set_key_present(facts.key_present);
   }

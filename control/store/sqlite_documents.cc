@@ -17,22 +17,6 @@ constexpr std::string_view kPolicyCounter = "policy_changes";
 constexpr std::string_view kPublishedBundles = "published_bundles";
 constexpr std::string_view kPublishedChanges = "published_bundle_changes";
 
-std::string_view TextOf(CaRole role) {
-  return role == CaRole::kRoot ? "root" : "intermediate";
-}
-
-std::string_view TextOf(CaState state) {
-  switch (state) {
-    case CaState::kNext:
-      return "next";
-    case CaState::kCurrent:
-      return "current";
-    case CaState::kRetired:
-      return "retired";
-  }
-  return "";
-}
-
 absl::StatusOr<CaRecord> CaFromRow(const Statement& row) {
   CaRecord record;
   record.id = row.Text(0);
@@ -40,7 +24,7 @@ absl::StatusOr<CaRecord> CaFromRow(const Statement& row) {
   const std::string state = row.Text(2);
   bool known_state = false;
   for (CaState candidate : {CaState::kNext, CaState::kCurrent, CaState::kRetired}) {
-    if (TextOf(candidate) == state) {
+    if (NameOf(candidate) == state) {
       record.state = candidate;
       known_state = true;
     }
@@ -64,8 +48,8 @@ absl::Status InsertCa(Connection& connection, const CaRecord& record) {
     return insert.status();
   }
   return insert->Bind(1, record.id)
-      .Bind(2, TextOf(record.role))
-      .Bind(3, TextOf(record.state))
+      .Bind(2, NameOf(record.role))
+      .Bind(3, NameOf(record.state))
       .Bind(4, record.issuer_id)
       .BindBlob(5, base::AsBytes(record.certificate_der))
       .Bind(6, absl::ToUnixSeconds(record.created_at))

@@ -4,6 +4,7 @@
 #include <compare>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -85,6 +86,22 @@ enum class CaState : uint8_t {
   kCurrent,  // signs
   kRetired,  // signs no more, still trusted until it is deleted
 };
+
+// "root", "intermediate"; "next", "current", "retired": in the database, in messages, as labels.
+constexpr std::string_view NameOf(CaRole role) {
+  return role == CaRole::kRoot ? "root" : "intermediate";
+}
+constexpr std::string_view NameOf(CaState state) {
+  switch (state) {
+    case CaState::kNext:
+      return "next";
+    case CaState::kCurrent:
+      return "current";
+    case CaState::kRetired:
+      return "retired";
+  }
+  return "";
+}
 
 // A CA certificate of ours. Its key is a file of the state directory (control/ca), never a row.
 struct CaRecord {

@@ -91,6 +91,11 @@ absl::StatusOr<NewCa> OpenRoot(const RotationState& state, const KeyFiles& keys,
 
 }  // namespace
 
+struct CaRotation::Step {
+  KeyFiles keys;
+  RotationState state;  // in which no rotation of another kind is under way
+};
+
 std::string_view NameOf(CaKind kind) {
   return kind == CaKind::kRoot ? "root" : "intermediate";
 }
@@ -165,6 +170,21 @@ absl::Status CaRotation::Settle(const KeyFiles& keys) {
   return signer_.Reload(store_, keys);
 }
 
+absl::StatusOr<CaRotation::Step> CaRotation::Begin(CaKind kind) const {
+  absl::StatusOr<KeyFiles> keys = KeyFiles::Open(signer_.options().state_dir);
+  if (!keys.ok()) {
+    return keys.status();
+  }
+  absl::StatusOr<RotationState> state = Read(*keys);
+  if (!state.ok()) {
+    return state.status();
+  }
+  if (absl::Status status = CheckKind(*state, kind); !status.ok()) {
+    return status;
+  }
+  return Step{*std::move(keys), *std::move(state)};
+}
+
 absl::Status CaRotation::Make(CaKind kind, const RotationState& state, const KeyFiles& keys) {
   const absl::Time now = clock_.Now();
   const CaOptions& options = signer_.options();
@@ -188,28 +208,22 @@ absl::Status CaRotation::Make(CaKind kind, const RotationState& state, const Key
 }
 
 absl::Status CaRotation::Prepare(CaKind kind) {
-  const absl::StatusOr<KeyFiles> keys = KeyFiles::Open(signer_.options().state_dir);
-  if (!keys.ok()) {
-    return keys.status();
+  const absl::StatusOr<Step> step = Begin(kind);
+  if (!step.ok()) {
+    return step.status();
   }
-  const absl::StatusOr<RotationState> state = Read(*keys);
-  if (!state.ok()) {
-    return state.status();
-  }
-  if (absl::Status status = CheckKind(*state, kind); !status.ok()) {
-    return status;
-  }
-  if (state->phase == RotationPhase::kActive) {
+  const auto& [keys, state] = *step;
+  if (state.phase == RotationPhase::kActive) {
     return absl::FailedPreconditionError(base::StrCat(
         "the old ", NameOf(kind), " has not been retired yet: retire it before the next rotation"));
   }
-  if (state->phase == RotationPhase::kNone) {
-    if (absl::Status status = Make(kind, *state, *keys); !status.ok()) {
+  if (state.phase == RotationPhase::kNone) {
+    if (absl::Status status = Make(kind, state, keys); !status.ok()) {
       return status;
     }
     spdlog::info("ca rotation kind={} step=prepare", NameOf(kind));
   }
-  return Settle(*keys);
+  return Settle(keys);
 }
 
 absl::Status CaRotation::TryNext(const RotationState& state, const KeyFiles& keys) const {
@@ -221,23 +235,17 @@ absl::Status CaRotation::TryNext(const RotationState& state, const KeyFiles& key
 }
 
 absl::Status CaRotation::Activate(CaKind kind) {
-  const absl::StatusOr<KeyFiles> keys = KeyFiles::Open(signer_.options().state_dir);
-  if (!keys.ok()) {
-    return keys.status();
+  const absl::StatusOr<Step> step = Begin(kind);
+  if (!step.ok()) {
+    return step.status();
   }
-  const absl::StatusOr<RotationState> state = Read(*keys);
-  if (!state.ok()) {
-    return state.status();
-  }
-  if (absl::Status status = CheckKind(*state, kind); !status.ok()) {
-    return status;
-  }
-  if (state->phase == RotationPhase::kNone) {
+  const auto& [keys, state] = *step;
+  if (state.phase == RotationPhase::kNone) {
     return absl::FailedPreconditionError(
         base::StrCat("no ", NameOf(kind), " is prepared: prepare it first"));
   }
-  if (state->phase == RotationPhase::kPrepared) {
-    absl::Status status = TryNext(*state, *keys);
+  if (state.phase == RotationPhase::kPrepared) {
+    absl::Status status = TryNext(state, keys);
     if (status.ok()) {
       status = store_.ActivateNextCas();
     }
@@ -246,7 +254,7 @@ absl::Status CaRotation::Activate(CaKind kind) {
     }
     spdlog::info("ca rotation kind={} step=activate", NameOf(kind));
   }
-  return Settle(*keys);
+  return Settle(keys);
 }
 
 absl::Status CaRotation::SetKeysAside(CaState state, const RotationState& facts,
@@ -261,24 +269,18 @@ absl::Status CaRotation::SetKeysAside(CaState state, const RotationState& facts,
 }
 
 absl::Status CaRotation::Retire(CaKind kind, bool in_order) {
-  const absl::StatusOr<KeyFiles> keys = KeyFiles::Open(signer_.options().state_dir);
-  if (!keys.ok()) {
-    return keys.status();
+  const absl::StatusOr<Step> step = Begin(kind);
+  if (!step.ok()) {
+    return step.status();
   }
-  const absl::StatusOr<RotationState> state = Read(*keys);
-  if (!state.ok()) {
-    return state.status();
-  }
-  if (absl::Status status = CheckKind(*state, kind); !status.ok()) {
-    return status;
-  }
-  if (state->phase == RotationPhase::kPrepared) {
+  const auto& [keys, state] = *step;
+  if (state.phase == RotationPhase::kPrepared) {
     return absl::FailedPreconditionError(
         base::StrCat("the next ", NameOf(kind), " does not sign yet: activate it first, or abort"));
   }
   absl::Status status;
-  if (state->phase == RotationPhase::kActive) {
-    status = SetKeysAside(CaState::kRetired, *state, *keys);
+  if (state.phase == RotationPhase::kActive) {
+    status = SetKeysAside(CaState::kRetired, state, keys);
     if (status.ok()) {
       status = store_.WithdrawRetiredCas(clock_.Now(), in_order);
     }
@@ -286,30 +288,24 @@ absl::Status CaRotation::Retire(CaKind kind, bool in_order) {
                 "ca rotation kind={} step=retire in_order={}: {}", NameOf(kind), in_order,
                 status.ok() ? "done" : base::Message(status));
   }
-  const absl::Status settled = Settle(*keys);  // also gives a key its name back
+  const absl::Status settled = Settle(keys);  // also gives a key its name back
   return status.ok() ? settled : status;
 }
 
 absl::Status CaRotation::Abort(CaKind kind) {
-  const absl::StatusOr<KeyFiles> keys = KeyFiles::Open(signer_.options().state_dir);
-  if (!keys.ok()) {
-    return keys.status();
+  const absl::StatusOr<Step> step = Begin(kind);
+  if (!step.ok()) {
+    return step.status();
   }
-  const absl::StatusOr<RotationState> state = Read(*keys);
-  if (!state.ok()) {
-    return state.status();
-  }
-  if (absl::Status status = CheckKind(*state, kind); !status.ok()) {
-    return status;
-  }
-  if (state->phase == RotationPhase::kActive) {
+  const auto& [keys, state] = *step;
+  if (state.phase == RotationPhase::kActive) {
     return absl::FailedPreconditionError(base::StrCat(
         "the new ", NameOf(kind),
         " signs already, so it cannot be dropped: retire the old one, then rotate again"));
   }
   absl::Status status;
-  if (state->phase == RotationPhase::kPrepared) {
-    status = SetKeysAside(CaState::kNext, *state, *keys);
+  if (state.phase == RotationPhase::kPrepared) {
+    status = SetKeysAside(CaState::kNext, state, keys);
     if (status.ok()) {
       status = store_.DropNextCas();
     }
@@ -317,7 +313,7 @@ absl::Status CaRotation::Abort(CaKind kind) {
                 "ca rotation kind={} step=abort: {}", NameOf(kind),
                 status.ok() ? "done" : base::Message(status));
   }
-  const absl::Status settled = Settle(*keys);
+  const absl::Status settled = Settle(keys);
   return status.ok() ? settled : status;
 }
 

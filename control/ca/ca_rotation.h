@@ -81,6 +81,9 @@ class CaRotation {
   absl::Status Resume();
 
  private:
+  // What each step begins with.
+  struct Step;
+  absl::StatusOr<Step> Begin(CaKind kind) const;
   absl::StatusOr<RotationState> Read(const KeyFiles& keys) const;
   absl::Status Make(CaKind kind, const RotationState& state, const KeyFiles& keys);
   absl::Status TryNext(const RotationState& state, const KeyFiles& keys) const;

@@ -129,12 +129,9 @@ void InboundSession::ReadFirstBytes() {
     case TransportOutcome::kEnd:
       EndedBeforeFirstByte();
       return;
-    case TransportOutcome::kFailed: {
-      base::Failure failure = downstream_->failure();
-      failure.side = Side::kDownstream;
-      Fail(std::move(failure));
+    case TransportOutcome::kFailed:
+      FailBy(*downstream_, Side::kDownstream);
       return;
-    }
   }
 }
 

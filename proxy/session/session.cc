@@ -205,12 +205,9 @@ void Session::HandshakeStep(const TransportResult& result) {
       Fail(CloseReason::kHandshakeFailed, mesh_side(),
            absl::DataLossError("the peer closed its connection during the handshake"));
       return;
-    case TransportOutcome::kFailed: {
-      base::Failure failure = mesh.failure();
-      failure.side = mesh_side();
-      Fail(std::move(failure));
+    case TransportOutcome::kFailed:
+      FailBy(mesh, mesh_side());
       return;
-    }
     case TransportOutcome::kDone:
       break;
   }
@@ -326,12 +323,9 @@ void Session::TakeEarlyBytes() {
     case TransportOutcome::kEnd:
       downstream_->WantRead(false);  // the relay sees it again
       return;
-    case TransportOutcome::kFailed: {
-      base::Failure failure = downstream_->failure();
-      failure.side = Side::kDownstream;
-      Fail(std::move(failure));
+    case TransportOutcome::kFailed:
+      FailBy(*downstream_, Side::kDownstream);
       return;
-    }
   }
 }
 
@@ -416,6 +410,12 @@ void Session::Fail(base::CloseReason reason, base::Side side, absl::Status detai
   failure.side = side;
   failure.detail = std::move(detail);
   Fail(std::move(failure), alert);
+}
+
+void Session::FailBy(const Transport& transport, Side side) {
+  base::Failure failure = transport.failure();
+  failure.side = side;
+  Fail(std::move(failure));
 }
 
 void Session::Fail(base::Failure failure, int alert) {

@@ -98,6 +98,8 @@ class Session : private Transport::Handler, private Relay::Owner {
   // The one error exit. `alert`: the TLS alert for a peer that has finished its handshake; -1 none.
   void Fail(base::Failure failure, int alert = -1);
   void Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert = -1);
+  // By what `transport`, of this side, says of its own failure.
+  void FailBy(const Transport& transport, base::Side side);
   // The one end. Like Fail it does nothing the second time.
   void Close();
 

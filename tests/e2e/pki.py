@@ -10,6 +10,12 @@ import lab
 
 P256 = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 CA_PROFILE = {"basicConstraints": "critical,CA:TRUE", "keyUsage": "critical,keyCertSign,cRLSign"}
+KEY_IDS = {"subjectKeyIdentifier": "hash", "authorityKeyIdentifier": "keyid"}
+
+
+def _read(path):
+    with open(path, encoding="ascii") as handle:
+        return handle.read()
 
 
 class Authority:
@@ -17,35 +23,48 @@ class Authority:
     intermediate below `parent`; issues X.509-SVIDs, good ones and every kind of bad one."""
 
     def __init__(self, directory, name, shift=None, parent=None):
-        self._directory, self._name = directory, name
-        self.certificate = self._path("root.pem")
+        self._directory, self.name, self._parent = directory, name, parent
+        self.certificate, self.key = self._path("root.pem"), self._path("root.key")
         self.root = parent.root if parent else self.certificate
         if parent:
             self._request("root", f"/O=Postern test/CN={name}")
-            parent.sign(self._path("root.csr"), self.certificate, CA_PROFILE)
+            parent.sign(self._path("root.csr"), self.certificate, {**CA_PROFILE, **KEY_IDS}, days=20)
         else:
             extensions = [word for item in CA_PROFILE.items() for word in ("-addext", "=".join(item))]
             clock = ["faketime", "-f", shift] if shift else []
-            lab.run([*clock, "openssl", "req", "-x509", *P256, "-keyout", self._path("root.key"), "-out",
+            lab.run([*clock, "openssl", "req", "-x509", *P256, "-keyout", self.key, "-out",
                      self.root, "-days", "30", "-subj", f"/O=Postern test/CN={name}", *extensions])
 
     def _path(self, name):
-        return os.path.join(self._directory, f"{self._name}.{name}")
+        return os.path.join(self._directory, f"{self.name}.{name}")
 
     def _request(self, file, subject):
         """Makes FILE.key and FILE.csr."""
         lab.run(["openssl", "req", "-new", *P256, "-keyout", self._path(f"{file}.key"), "-out",
                  self._path(f"{file}.csr"), "-subj", subject])
 
-    def sign(self, request, pem, profile, shift=None):
-        """Writes a certificate for a CSR, with these extensions and a day from now (or from now
-        shifted as faketime has it)."""
+    def pem(self):
+        return _read(self.certificate)
+
+    def key_pem(self):
+        return _read(self.key)
+
+    def root_pem(self):
+        return _read(self.root)
+
+    def chain_pem(self):
+        """This one first, then what is above it, without the root."""
+        return self.pem() + self._parent.chain_pem() if self._parent else ""
+
+    def sign(self, request, pem, profile, shift=None, days=1):
+        """Writes a certificate for a CSR, with these extensions and so many days from now (or from
+        now shifted as faketime has it)."""
         extensions = pem + ".ext"
         with open(extensions, "w", encoding="ascii") as handle:
             handle.write("".join(f"{name}={value}\n" for name, value in profile.items()))
         clock = ["faketime", "-f", shift] if shift else []
         lab.run([*clock, "openssl", "x509", "-req", "-in", request, "-CA", self.certificate,
-                 "-CAkey", self._path("root.key"), "-CAcreateserial", "-days", "1", "-out", pem,
+                 "-CAkey", self.key, "-CAcreateserial", "-days", str(days), "-out", pem,
                  "-extfile", extensions])
 
     def issue(self, file, spiffe_id, shift=None, owner=None, **changes):
@@ -53,8 +72,7 @@ class Authority:
         or None for one that is not there."""
         pem, key = self._path(f"{file}.pem"), self._path(f"{file}.key")
         profile = {"basicConstraints": "critical,CA:FALSE", "keyUsage": "critical,digitalSignature",
-                   "extendedKeyUsage": "serverAuth,clientAuth", "subjectKeyIdentifier": "hash",
-                   "authorityKeyIdentifier": "keyid",
+                   "extendedKeyUsage": "serverAuth,clientAuth", **KEY_IDS,
                    "subjectAltName": f"critical,URI:{spiffe_id}", **changes}
         self._request(file, "/O=Postern test")
         self.sign(self._path(f"{file}.csr"), pem,
@@ -78,42 +96,3 @@ def wrong_key(right, other):
     text = base64.encodebytes(bytes(whole)).decode()
     with open(right, "w", encoding="ascii") as handle:
         handle.write(f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n")
-
-
-class Ca:
-    """A CA that may sign for another: a root, or below `parent`. Its files: NAME.crt, NAME.key."""
-
-    def __init__(self, directory, name, parent=None):
-        self.name, self.parent = name, parent
-        self.certificate, self.key = (os.path.join(directory, f"{name}.{end}") for end in ("crt", "key"))
-        extensions = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign",
-                      "subjectKeyIdentifier=hash"]
-        new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-               "-keyout", self.key, "-subj", f"/O=Postern test/CN={name}"]
-        if parent is None:
-            lab.run([*new, "-x509", "-days", "30", "-out", self.certificate,
-                     *[word for line in extensions[:2] for word in ("-addext", line)]])
-        else:
-            request, file = (os.path.join(directory, f"{name}.{end}") for end in ("csr", "ext"))
-            with open(file, "w", encoding="ascii") as handle:
-                handle.write("\n".join([*extensions, "authorityKeyIdentifier=keyid", ""]))
-            lab.run([*new, "-new", "-out", request])
-            lab.run(["openssl", "x509", "-req", "-in", request, "-CA", parent.certificate, "-CAkey",
-                     parent.key, "-CAcreateserial", "-days", "20", "-out", self.certificate,
-                     "-extfile", file])
-
-    @property
-    def root(self):
-        return self if self.parent is None else self.parent.root
-
-    def pem(self):
-        with open(self.certificate, encoding="ascii") as handle:
-            return handle.read()
-
-    def key_pem(self):
-        with open(self.key, encoding="ascii") as handle:
-            return handle.read()
-
-    def chain_pem(self):
-        """This one first, then what is above it, without the root."""
-        return "" if self.parent is None else self.pem() + self.parent.chain_pem()

@@ -47,7 +47,7 @@ class Mount:
 
 def cert_manager(ca, key=True):
     """The files of a cert-manager secret."""
-    files = {"tls.crt": ca.chain_pem(), "ca.crt": ca.root.pem()}
+    files = {"tls.crt": ca.chain_pem(), "ca.crt": ca.root_pem()}
     return {**files, "tls.key": ca.key_pem()} if key else files
 
 
@@ -65,10 +65,11 @@ class ChangeTest(harness.MeshTest):
     def make_mesh(cls):
         cls.directory = tempfile.mkdtemp(prefix="pstn-ca-")
         cls.addClassCleanup(shutil.rmtree, cls.directory)
-        cls.root, cls.other_root = (pki.Ca(cls.directory, name) for name in ("root", "other-root"))
-        team = pki.Ca(cls.directory, "team", cls.root)
-        cls.first, cls.second = (pki.Ca(cls.directory, n, team) for n in ("first", "second"))
-        cls.other = pki.Ca(cls.directory, "other", cls.other_root)
+        cls.root, cls.other_root = (pki.Authority(cls.directory, n) for n in ("root", "other-root"))
+        team = pki.Authority(cls.directory, "team", parent=cls.root)
+        cls.first, cls.second = (pki.Authority(cls.directory, n, parent=team)
+                                 for n in ("first", "second"))
+        cls.other = pki.Authority(cls.directory, "other", parent=cls.other_root)
         cls.mount = Mount(os.path.join(cls.directory, "mounted"))
         cls.mount.put(cert_manager(cls.first))
         mesh = harness.Mesh(svid_ttl="10s", issuer_words=["--ca-dir", cls.mount.path])
@@ -158,8 +159,8 @@ class TokenTest(harness.MeshTest):
                              f"directories.tokendir = {cls.directory}/tokens\nlog.level = ERROR\n")
         os.environ["SOFTHSM2_CONF"] = settings
         cls.addClassCleanup(os.environ.pop, "SOFTHSM2_CONF")
-        root = pki.Ca(cls.directory, "root")
-        cls.ca = pki.Ca(cls.directory, "issuing", root)
+        root = pki.Authority(cls.directory, "root")
+        cls.ca = pki.Authority(cls.directory, "issuing", parent=root)
         lab.run(["softhsm2-util", "--init-token", "--free", "--label", "postern", "--so-pin", "0815",
                  "--pin", PIN])
         lab.run(["softhsm2-util", "--import", cls.ca.key, "--token", "postern", "--label", "issuing",

@@ -102,10 +102,11 @@ struct TlsEngine::Impl final : EngineIo {
   enum class Phase : uint8_t { kHandshake, kOpen, kFailed };
   enum class WriteEnd : uint8_t { kOpen, kClosed };
   enum class ReadEnd : uint8_t { kOpen, kSeen };  // of the peer's direction: its close_notify
-  // What OpenSSL knows of a finished handshake; its names live as long as the context.
+  // What OpenSSL knows of a finished handshake. A cipher's name is static; a group's belongs to the
+  // SSL_CTX of the handshake, which a re-authentication lets go of.
   struct Negotiated {
     const char* cipher = "";
-    const char* group = "";
+    std::string group;
     std::string alpn;
     bool resumed = false;
   };

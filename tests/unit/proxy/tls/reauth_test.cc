@@ -79,6 +79,22 @@ TEST_F(ReauthEngineTest, TheClientShowsItsNewestCertificateAndTheServerTakesIt) 
   EXPECT_GT(pair.server.engine->peer()->not_after, before + absl::Minutes(150));
 }
 
+TEST_F(ReauthEngineTest, FactsOutliveTheContextOfTheHandshake) {
+  RenewBoth(absl::Minutes(10));
+  EnginePair pair = Connect();
+  const TlsFacts before = pair.server.engine->facts();
+  ASSERT_FALSE(before.group.empty());
+  for (int i = 0; i < 2; ++i) {
+    clock_.Advance(absl::Minutes(8));
+    RenewBoth(absl::Minutes(10));
+    AskAndPump(pair);
+  }
+  for (const TlsEngine* engine : {pair.client.engine.get(), pair.server.engine.get()}) {
+    EXPECT_EQ(engine->facts().group, before.group);
+    EXPECT_EQ(engine->facts().cipher, before.cipher);
+  }
+}
+
 TEST_F(ReauthEngineTest, AResumedConnectionCanBeAskedToo) {
   RenewBoth(absl::Hours(1));
   Connect();

@@ -5,6 +5,7 @@ the reason in the record, in the metric and in what the proxy says of itself."""
 
 import glob
 import os
+import re
 import shutil
 import time
 import unittest
@@ -122,6 +123,13 @@ class LongExpiredTest(harness.MeshTest):
         client.wait_ready(25)
 
 
+def wait_for_log(proxy, pattern):
+    def text():
+        with open(proxy.log_path, encoding="utf-8") as log:
+            return log.read()
+    wait_until(lambda: re.search(pattern, text()), 10, lambda: f"{pattern} in {text()}")
+
+
 class ClockTest(harness.MeshTest):
     """The client's machine has a clock that is ten minutes behind: its new leaf is not valid yet."""
 
@@ -162,6 +170,8 @@ class ClockTest(harness.MeshTest):
         self.set_clock("+0")
         client.wait_ready(15)
         churn(self.mesh)
+        # A clock that is put forward and back between two looks was never seen to move.
+        wait_for_log(client, r"its clock was put forward by (9m|10m)")
         # While it runs: what it holds is not valid yet again, and it says why.
         self.set_clock("-10m")
         wait_until(lambda: not client.is_ready(), 15, "not ready", 0.2)
@@ -171,13 +181,10 @@ class ClockTest(harness.MeshTest):
         failure = wait_until(lambda: [f for f in client.failures() if f["reason"] == "no_identity"],
                              what="the failure")[0]
         self.assertIn("this clock is 10 min behind the issuer's", failure["detail"])
+        wait_for_log(client, r"its clock was put back by (9m|10m)")
         self.set_clock("+0")
         client.wait_ready(15)
         churn(self.mesh)
-        with open(client.log_path, encoding="utf-8") as log:
-            text = log.read()
-        self.assertRegex(text, r"its clock was put back by (9m|10m)")
-        self.assertRegex(text, r"its clock was put forward by (9m|10m)")
 
 
 class RootsTest(harness.MeshTest):

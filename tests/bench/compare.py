@@ -105,12 +105,13 @@ class Comparison:
         for load in self._loads:
             for peer in self._peers:
                 if (peer.name == "none" and not load.with_direct
-                        or load.only_postern and peer.name != "postern"):
+                        or load.only_postern and peer.name != "postern"
+                        or peer.works is not None and load.name not in peer.works):
                     self._given_up.add((load.name, peer.name))
         for peer in self._peers:
             if peer.missing():
                 self._give_up(peer, self._loads, peer.missing())
-            elif peer.has_proxies:
+            elif peer.has_proxies and peer.works is None:
                 self._look_at(peer)
 
     def _look_at(self, peer):

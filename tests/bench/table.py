@@ -68,7 +68,8 @@ def render(heading, results, verdicts):
     parts = ["\n".join(f"{key}: {value}" for key, value in heading.items()), aligned(*rows(results)),
              "median ±half of the range over the rounds; ratios are postern's, below 1 is better "
              "(above 1 where the unit is a rate);\nbest other: of those but Envoy; the column none "
-             "has the bare latency where the others have what they add"]
+             "has the bare latency where the others have what they add;\nfloor: one recv, the "
+             "records' arithmetic, one send"]
     missing = gaps(results)
     if missing:
         parts.append("gaps\n" + "\n".join("  " + line for line in missing))

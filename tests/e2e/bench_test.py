@@ -98,7 +98,7 @@ class SmokeTest(unittest.TestCase):
 class GoalsTest(unittest.TestCase):
     def verdicts(self, **values):
         """Outcomes by goal, where each value is {peer: number} of one metric."""
-        results = Results(["none", "postern", "haproxy", "nginx", "envoy"])
+        results = Results(["none", "floor", "postern", "haproxy", "nginx", "envoy"])
         for key, numbers in values.items():
             for peer, number in numbers.items():
                 results.add(peer, {key: number})
@@ -110,6 +110,11 @@ class GoalsTest(unittest.TestCase):
             judged = self.verdicts(request_cpu_us={"postern": own, "envoy": 20})
             self.assertEqual(judged[name], outcome)
         self.assertEqual(self.verdicts(request_cpu_us={"postern": 1})[name], goals.UNKNOWN)
+
+    def test_the_floor_is_no_peer(self):
+        name = "small request: CPU <= 0.75 of the best other"
+        judged = self.verdicts(request_cpu_us={"floor": 1, "postern": 15, "nginx": 20})
+        self.assertEqual(judged[name], goals.REACHED)
 
     def test_the_best_other_is_neither_envoy_nor_the_column_without_a_proxy(self):
         judged = self.verdicts(request_cpu_us={"none": 1, "postern": 15, "haproxy": 30, "nginx": 20,

@@ -3,15 +3,17 @@
 
 from peers.direct import Direct
 from peers.envoy import Envoy
+from peers.floor import Floor
 from peers.ghostunnel import Ghostunnel
 from peers.haproxy import Haproxy
 from peers.nginx import Nginx
 from peers.postern import Postern
 from peers.stunnel import Stunnel
 
-NAMES = ("none", "postern", "haproxy", "nginx", "stunnel", "envoy", "ghostunnel")
+NAMES = ("none", "floor", "postern", "haproxy", "nginx", "stunnel", "envoy", "ghostunnel")
 
 
 def all_peers(build):
     """Every peer in the table's order; `build` is the build directory of postern."""
-    return [Direct(), Postern(build), Haproxy(), Nginx(), Stunnel(), Envoy(), Ghostunnel()]
+    return [Direct(), Floor(build), Postern(build), Haproxy(), Nginx(), Stunnel(), Envoy(),
+            Ghostunnel()]

@@ -73,6 +73,8 @@ class Peer:
     name = ""
     # Whether there is anything to account: not for the column without a proxy.
     has_proxies = True
+    # The kinds of work that it can do, where it is not all; it speaks no TLS then.
+    works = None
     # Why many thousand connections are not tried, or nothing.
     no_scale = ""
 

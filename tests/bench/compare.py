@@ -55,7 +55,7 @@ def parse_arguments():
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name)
     known = [load.name for load in all_loads()]
     parser.add_argument("--rounds", type=int, help="rounds instead of the mode's")
-    parser.add_argument("--peers", help=f"some of {','.join(peers.NAMES)}")
+    parser.add_argument("--peers", help=f"some of {','.join(peers.KNOWN)}")
     parser.add_argument("--work", help=f"some of {','.join(known)}")
     parser.add_argument("--scale", action="store_true", help="also 10,000 connections")
     parser.add_argument("--json", metavar="FILE", help="all samples, also")
@@ -65,7 +65,7 @@ def parse_arguments():
     arguments.mode = arguments.mode or "quick"
     arguments.rounds = arguments.rounds or MODES[arguments.mode]["rounds"]
     smoke = arguments.mode == "smoke"
-    arguments.peers = _chosen(parser, arguments.peers, peers.NAMES,
+    arguments.peers = _chosen(parser, arguments.peers, peers.KNOWN,
                               SMOKE_PEERS if smoke else peers.NAMES)
     usual = [load.name for load in all_loads() if arguments.mode in load.modes]
     arguments.work = _chosen(parser, arguments.work, known, SMOKE_LOADS if smoke else usual)

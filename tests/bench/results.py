@@ -49,7 +49,7 @@ class Results:
         """{peer: median} of the real proxies that are neither postern nor in `but`."""
         found = {}
         for peer in self.peers:
-            if peer in ("none", "floor", "postern") or peer in but:
+            if peer in ("none", "postern") or peer.startswith("floor") or peer in but:
                 continue
             middle = self.median(key, peer)
             if middle is not None:

@@ -9,10 +9,11 @@ from peers.base import Peer
 class Floor(Peer):
     """tests/bench/floor of the same build directory."""
 
-    name = "floor"
     works = ("requests", "latency", "bulk1", "bulk8")
 
-    def __init__(self, build):
+    def __init__(self, build, way="epoll"):
+        self.name = "floor" if way == "epoll" else f"floor_{way}"
+        self._way = way
         self.program = os.path.join(os.path.abspath(build), "bin", "postern-bench-floor")
 
     def missing(self):
@@ -24,4 +25,4 @@ class Floor(Peer):
         return "one recv, AES-128-GCM of 16 KiB records, one send; no handshake, no names"
 
     def command(self, workshop, side):
-        return [self.program, str(side.listen), str(side.dial)], {}
+        return [self.program, self._way, str(side.listen), str(side.dial)], {}

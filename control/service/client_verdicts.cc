@@ -39,14 +39,12 @@ x509::ChainVerdict ClientVerdicts::Verify(const grpc::AuthContext& connection) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (bundles_ != bundles || slot_ != slot) {
-      kept_.clear();
+      kept_.Clear();
       bundles_ = bundles;
       slot_ = slot;
     }
-    const auto found = kept_.find(digest);
-    if (found != kept_.end() && now >= found->second.verified_at &&
-        now < found->second.peer.not_after) {
-      return {found->second.peer, {}};
+    if (const x509::VerifiedPeer* known = kept_.Find(digest, now)) {
+      return {*known, {}};
     }
   }
   x509::ChainVerdict verdict =
@@ -54,10 +52,7 @@ x509::ChainVerdict ClientVerdicts::Verify(const grpc::AuthContext& connection) {
   if (verdict.peer.has_value()) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (bundles_ == bundles && slot_ == slot) {
-      if (kept_.size() >= kMaxKept) {
-        kept_.erase(kept_.begin());
-      }
-      kept_.insert_or_assign(digest, Kept{*verdict.peer, now});
+      kept_.Add(digest, *verdict.peer);
     }
   }
   return verdict;
@@ -76,11 +71,6 @@ x509::ChainVerdict ClientVerdicts::VerifyForRenewal(const grpc::AuthContext& con
   const std::shared_ptr<const x509::TrustBundleSet> bundles = ca_.bundles();
   return rpc::VerifyClient(connection, *bundles, {slot->chain, slot->chain_pem},
                            x509::NotAfter(leaf.get()) - absl::Seconds(1));
-}
-
-size_t ClientVerdicts::kept() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return kept_.size();
 }
 
 }  // namespace postern::service

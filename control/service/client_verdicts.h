@@ -4,10 +4,8 @@
 #include <memory>
 #include <mutex>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/time/time.h"
-#include "common/base/bytes.h"
 #include "common/base/clock.h"
+#include "common/x509/chain_cache.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/trust_bundle.h"
 #include "control/ca/ca_signer.h"
@@ -25,7 +23,7 @@ namespace postern::service {
 // never kept. Thread-safe; `ca` and `clock` outlive it.
 class ClientVerdicts {
  public:
-  static constexpr size_t kMaxKept = 8192;
+  static constexpr size_t kGeneration = 4096;  // twice as many are kept
 
   ClientVerdicts(const ca::CaSigner& ca, const base::Clock& clock) : ca_(ca), clock_(clock) {}
 
@@ -36,21 +34,14 @@ class ClientVerdicts {
   // is not kept.
   x509::ChainVerdict VerifyForRenewal(const grpc::AuthContext& connection);
 
-  size_t kept() const;  // for tests
-
  private:
-  struct Kept {
-    x509::VerifiedPeer peer;
-    absl::Time verified_at;  // not before: a clock that is set back proves nothing
-  };
-
   const ca::CaSigner& ca_;
   const base::Clock& clock_;
-  mutable std::mutex mutex_;  // guards all below
+  std::mutex mutex_;  // guards all below
   // Of what the kept ones were verified against.
   std::shared_ptr<const x509::TrustBundleSet> bundles_;
   std::shared_ptr<const ca::SigningSlot> slot_;
-  absl::flat_hash_map<base::Sha256Digest, Kept> kept_;
+  x509::ChainCache kept_{kGeneration};
 };
 
 }  // namespace postern::service

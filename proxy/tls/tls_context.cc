@@ -175,7 +175,7 @@ absl::Status TlsContext::Impl::ConfigureAlpn() const {
 
 x509::ChainVerdict TlsContext::Impl::VerifyChain(X509* leaf, STACK_OF(X509) * presented) const {
   const absl::Time now = options.clock->Now();
-  const std::optional<base::Sha256Digest> digest = DigestOfPresented(leaf, presented);
+  const std::optional<base::Sha256Digest> digest = x509::DigestOfPresented(leaf, presented);
   if (digest.has_value()) {
     if (const x509::VerifiedPeer* known = verified_chains.Find(*digest, now)) {
       std::optional<x509::ChainError> revoked = JudgeRevocation(*known, now);

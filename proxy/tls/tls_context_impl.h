@@ -4,9 +4,9 @@
 #include <memory>
 #include <optional>
 
+#include "common/x509/chain_cache.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/openssl_ptr.h"
-#include "proxy/tls/chain_cache.h"
 #include "proxy/tls/key_shares.h"
 #include "proxy/tls/peer_certificates.h"
 #include "proxy/tls/tls_context.h"
@@ -21,7 +21,7 @@ struct TlsContext::Impl {
   std::shared_ptr<const x509::TrustBundleSet> bundles;
   TlsOptions options;
   x509::PeerRole peer_role = x509::PeerRole::kServer;
-  mutable ChainCache verified_chains;  // under these bundles, in this role
+  mutable x509::ChainCache verified_chains;  // under these bundles, in this role
   mutable PeerCertificates peer_certificates;
   mutable KeyShares key_shares;
 

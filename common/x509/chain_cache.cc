@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "proxy/tls/chain_cache.h"
+#include "common/x509/chain_cache.h"
 
 #include <openssl/evp.h>
 
@@ -8,17 +8,17 @@
 #include "common/x509/openssl_error.h"
 #include "common/x509/openssl_ptr.h"
 
-namespace postern::tls {
+namespace postern::x509 {
 namespace {
 
 // The verifier refuses longer ones before any work (chain_verifier.cc).
 constexpr int kMostPresented = 16;
 
-using MdPtr = x509::OpensslPtr<EVP_MD, EVP_MD_free>;
-using MdCtxPtr = x509::OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free>;
+using MdPtr = OpensslPtr<EVP_MD, EVP_MD_free>;
+using MdCtxPtr = OpensslPtr<EVP_MD_CTX, EVP_MD_CTX_free>;
 
 // Fetched once: looking an algorithm up costs more than hashing a chain.
-const EVP_MD* Sha256() {
+const EVP_MD* FetchedSha256() {
   static const MdPtr md(EVP_MD_fetch(nullptr, "SHA2-256", nullptr));
   return md.get();
 }
@@ -38,11 +38,11 @@ bool Add(EVP_MD_CTX* ctx, const X509* certificate) {
 }  // namespace
 
 std::optional<base::Sha256Digest> DigestOfPresented(X509* leaf, STACK_OF(X509) * presented) {
-  const x509::ErrorQueueGuard guard;
+  const ErrorQueueGuard guard;
   const int count = sk_X509_num(presented);  // a null stack has -1
   const MdCtxPtr ctx(EVP_MD_CTX_new());
-  if (leaf == nullptr || count > kMostPresented || ctx == nullptr || Sha256() == nullptr ||
-      EVP_DigestInit_ex2(ctx.get(), Sha256(), nullptr) != 1 || !Add(ctx.get(), leaf)) {
+  if (leaf == nullptr || count > kMostPresented || ctx == nullptr || FetchedSha256() == nullptr ||
+      EVP_DigestInit_ex2(ctx.get(), FetchedSha256(), nullptr) != 1 || !Add(ctx.get(), leaf)) {
     return std::nullopt;
   }
   for (int i = 0; i < count; ++i) {
@@ -60,27 +60,32 @@ std::optional<base::Sha256Digest> DigestOfPresented(X509* leaf, STACK_OF(X509) *
   return digest;
 }
 
-const x509::VerifiedPeer* ChainCache::Find(const base::Sha256Digest& presented, absl::Time now) {
+const VerifiedPeer* ChainCache::Find(const base::Sha256Digest& presented, absl::Time now) {
   auto found = young_.find(presented);
   if (found == young_.end()) {
     const auto older = old_.find(presented);
     if (older == old_.end()) {
       return nullptr;
     }
-    const x509::VerifiedPeer peer = older->second;
+    const VerifiedPeer peer = older->second;
     old_.erase(older);
     Add(presented, peer);
     found = young_.find(presented);
   }
-  const x509::VerifiedPeer& peer = found->second;
+  const VerifiedPeer& peer = found->second;
   return peer.not_before <= now && now < peer.not_after ? &peer : nullptr;
 }
 
-void ChainCache::Add(const base::Sha256Digest& presented, const x509::VerifiedPeer& peer) {
-  if (young_.size() >= kGeneration) {
+void ChainCache::Add(const base::Sha256Digest& presented, const VerifiedPeer& peer) {
+  if (young_.size() >= generation_) {
     old_ = std::exchange(young_, {});
   }
   young_.insert_or_assign(presented, peer);
 }
 
-}  // namespace postern::tls
+void ChainCache::Clear() {
+  young_.clear();
+  old_.clear();
+}
+
+}  // namespace postern::x509

@@ -22,6 +22,7 @@
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/x509/openssl_error.h"
+#include "common/x509/public_key.h"
 
 namespace postern::ca {
 namespace {
@@ -166,6 +167,14 @@ Provider LoadProvider(const std::string& module) {
   return provider;
 }
 
+// pkcs11-provider 1.0 hands a key out twice that it has handed out before, and EVP_PKEY_eq does not
+// know its two for one.
+bool AreOneKey(EVP_PKEY* one, EVP_PKEY* other) {
+  const absl::StatusOr<std::string> first = x509::PublicKeyToDer(one);
+  const absl::StatusOr<std::string> second = x509::PublicKeyToDer(other);
+  return first.ok() && second.ok() && *first == *second;
+}
+
 absl::StatusOr<x509::PkeyPtr> LoadByProvider(const Provider& provider, const SplitUri& uri,
                                              Pin& pin) {
   const UiMethodPtr ui(UI_UTIL_wrap_read_pem_callback(&AnswerPin, 0));
@@ -183,11 +192,12 @@ absl::StatusOr<x509::PkeyPtr> LoadByProvider(const Provider& provider, const Spl
     if (info == nullptr || OSSL_STORE_INFO_get_type(info.get()) != OSSL_STORE_INFO_PKEY) {
       continue;
     }
-    if (found != nullptr) {
+    x509::PkeyPtr key(OSSL_STORE_INFO_get1_PKEY(info.get()));
+    if (found != nullptr && !AreOneKey(found.get(), key.get())) {
       return absl::InvalidArgumentError(base::StrCat(
           "several private keys match '", base::Printable(uri.key), "': name token, object or id"));
     }
-    found.reset(OSSL_STORE_INFO_get1_PKEY(info.get()));
+    found = std::move(key);
   }
   return found == nullptr ? absl::StatusOr<x509::PkeyPtr>(NoSuchKey(uri, "provider"))
                           : std::move(found);

@@ -197,6 +197,19 @@ TEST_F(Pkcs11KeyTest, RefusesTheKeyOfAnother) {
 }
 
 // A directory with certificates alone, and the key of both of them in the token.
+TEST_F(Pkcs11KeyTest, GivesAKeyAgainAndNeverOneOfTwo) {
+  CaInToken(root_, KeyType::kP256, "again", "40");
+  for (int i = 0; i < 3; ++i) {
+    const auto key = LoadPkcs11Key(At("again"));
+    EXPECT_TRUE(key.ok()) << i << ": " << key.status();
+  }
+#if OPENSSL_VERSION_PREREQ(3, 5)  // older ones go by the engine, which takes the first
+  CaInToken(root_, KeyType::kP256, "again", "41");
+  const auto either = LoadPkcs11Key(At("again"));
+  EXPECT_TRUE(absl::IsInvalidArgument(either.status())) << either.status();
+#endif
+}
+
 TEST_F(Pkcs11KeyTest, ANewCertificateOfTheSameKeyIsTakenWithoutRestart) {
   const testing::TempDir dir;
   const testing::CaMount mount(dir.Path("ca"));

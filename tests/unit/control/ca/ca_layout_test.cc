@@ -161,13 +161,15 @@ TEST_F(CaLayoutTest, ASymlinkSwapIsSeenAsAWhole) {
   const base::Sha256Digest two = Read(mount)->digest;
   ASSERT_NE(one, two);
   std::atomic<bool> done = false;
+  std::atomic<int> whole = 0;
   std::thread swapper([&] {
-    for (int i = 0; i < 200; ++i) {
-      mount.Swap(i % 2 == 0 ? ca_ : other);
+    // On a busy machine the reader may not have had a turn after a hundred.
+    for (int i = 0; i < 100 || (whole == 0 && i < 10'000); ++i) {
+      mount.Swap(ca_);
+      mount.Swap(other);
     }
     done = true;
   });
-  int whole = 0;
   while (!done) {
     const absl::StatusOr<CaFiles> files = Read(mount);
     if (files.ok()) {

@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <cstdlib>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "common/base/file.h"
@@ -95,14 +98,27 @@ base::Sha256Digest DigestOf(const CaFiles& files) {
   return x509::Sha256(base::AsBytes(digests));
 }
 
+// The folder that the files of one version lie in: behind a symlink of the directory itself, and
+// behind the `..data` of a mounted secret, which is swapped as a whole. Through it no file can be
+// of another version; one that has been taken away is not found.
+std::string OneVersionOf(const std::string& directory) {
+  for (const std::string& path : {base::StrCat(directory, "/..data"), directory}) {
+    const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr),
+                                                           &std::free);
+    if (real != nullptr && (path == directory || FindLayout(real.get()).ok())) {
+      return real.get();
+    }
+  }
+  return directory;
+}
+
 absl::StatusOr<CaFiles> ReadOnce(const CaDirectory& directory) {
-  const absl::StatusOr<const Names*> names = FindLayout(directory.path);
+  const std::string folder = OneVersionOf(directory.path);
+  const absl::StatusOr<const Names*> names = FindLayout(folder);
   if (!names.ok()) {
     return names.status();
   }
-  const auto path = [&directory](const char* name) {
-    return base::StrCat(directory.path, "/", name);
-  };
+  const auto path = [&folder](const char* name) { return base::StrCat(folder, "/", name); };
   CaFiles files;
   files.layout = (*names)->layout;
   absl::Status status = ReadPem(path((*names)->signing), false, files.signing_pem);

@@ -6,6 +6,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <array>
+#include <csignal>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,6 +19,23 @@ namespace postern::base {
 namespace {
 
 using spdlog::level::level_enum;
+
+// A thread that is begun while this lives takes no signal: those are for whoever waits for them (a
+// signalfd sees none that another thread has taken).
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_{};
+};
 
 // spdlog makes the whole queue at the start, some 400 bytes for each line.
 constexpr size_t kQueuedLines = 512;
@@ -125,7 +143,10 @@ absl::Status InitLogging(std::string_view level, LogFormat format) {
   LogState& state = State();
   const std::lock_guard lock(state.mutex);
   StopPool(state);
-  state.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedLines, 1);
+  {
+    const AllSignalsBlocked inherited;
+    state.pool = std::make_shared<spdlog::details::thread_pool>(kQueuedLines, 1);
+  }
   auto logger = std::make_shared<spdlog::async_logger>(
       "postern", std::make_shared<spdlog::sinks::stderr_sink_mt>(), state.pool,
       spdlog::async_overflow_policy::overrun_oldest);

@@ -161,8 +161,10 @@ void Connector::Attempt::Finish() {
   }
   stream.reset();
   const std::string message = base::StrCat(target.ToString(), ": ", outcome.message());
-  call(absl::IsResourceExhausted(outcome) ? absl::ResourceExhaustedError(message)
-                                          : absl::UnavailableError(message));
+  absl::Status failed = absl::IsResourceExhausted(outcome) ? absl::ResourceExhaustedError(message)
+                                                           : absl::UnavailableError(message);
+  CarryErrno(outcome, failed);
+  call(std::move(failed));
 }
 
 std::unique_ptr<Stream> Connector::Attempt::TakeAtOnce() {

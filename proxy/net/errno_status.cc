@@ -7,6 +7,21 @@
 #include "common/base/strings.h"
 
 namespace postern::net {
+namespace {
+
+constexpr char kErrnoPayload[] = "postern/errno";
+
+absl::Status MakeStatus(int error, const std::string& message) {
+  if (IsExhaustion(error) || error == EADDRNOTAVAIL) {
+    return absl::ResourceExhaustedError(message);
+  }
+  if (error == EACCES || error == EPERM) {
+    return absl::PermissionDeniedError(message);
+  }
+  return absl::UnavailableError(message);
+}
+
+}  // namespace
 
 std::string ErrnoText(int error) {
   return std::generic_category().message(error);
@@ -17,14 +32,20 @@ bool IsExhaustion(int error) {
 }
 
 absl::Status ErrnoStatus(int error, std::string_view what) {
-  const std::string message = base::StrCat(what, ": ", ErrnoText(error));
-  if (IsExhaustion(error) || error == EADDRNOTAVAIL) {
-    return absl::ResourceExhaustedError(message);
+  absl::Status status = MakeStatus(error, base::StrCat(what, ": ", ErrnoText(error)));
+  status.SetPayload(kErrnoPayload, absl::Cord(std::to_string(error)));
+  return status;
+}
+
+int ErrnoOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kErrnoPayload);
+  return payload.has_value() ? base::ParseNumber<int>(std::string(*payload)).value_or(0) : 0;
+}
+
+void CarryErrno(const absl::Status& from, absl::Status& to) {
+  if (const auto payload = from.GetPayload(kErrnoPayload); payload.has_value()) {
+    to.SetPayload(kErrnoPayload, *payload);
   }
-  if (error == EACCES || error == EPERM) {
-    return absl::PermissionDeniedError(message);
-  }
-  return absl::UnavailableError(message);
 }
 
 }  // namespace postern::net

@@ -8,6 +8,7 @@ postern_module(common/base LINKS postern_absl spdlog::spdlog Threads::Threads)
 postern_module(common/x509 USES common/base LINKS OpenSSL::SSL OpenSSL::Crypto
   nlohmann_json::nlohmann_json)
 postern_module(common/rpc USES common/x509 LINKS postern_grpc)
+postern_module(common/handover USES common/base)
 postern_module(common/http USES common/base LINKS PkgConfig::HTTPLIB)
 
 postern_module(proxy/config USES common/base common/x509 LINKS postern_yaml CLI11::CLI11
@@ -19,13 +20,13 @@ postern_module(proxy/intercept USES proxy/net LINKS nlohmann_json::nlohmann_json
 postern_module(proxy/policy USES common/x509 proxy/config)
 postern_module(proxy/identity USES common/x509 common/rpc proto/postern/v1 proxy/net proxy/config
   proxy/policy proxy/telemetry)
-postern_module(proxy/session USES common/x509 proxy/config proxy/telemetry proxy/net proxy/tls
-  proxy/intercept proxy/policy proxy/identity)
+postern_module(proxy/session USES common/x509 common/handover proxy/config proxy/telemetry
+  proxy/net proxy/tls proxy/intercept proxy/policy proxy/identity)
 postern_module(proxy/admin USES proxy/session proxy/telemetry proxy/config proxy/identity proxy/net
   common/http)
 
 postern_module(proxy/process USES proxy/admin proxy/session proxy/identity proxy/config
-  proxy/telemetry proxy/net common/http LINKS nlohmann_json::nlohmann_json)
+  proxy/telemetry proxy/net common/http common/handover LINKS nlohmann_json::nlohmann_json)
 
 postern_module(control/store USES common/base common/x509 LINKS SQLite::SQLite3)
 postern_module(control/attest USES common/base common/x509 control/store)

@@ -91,7 +91,8 @@ absl::Status CheckIssuer(const ProxyConfig& config) {
 }
 
 absl::Status CheckTraffic(const ProxyConfig& config) {
-  if (config.tunnels.empty() && config.intercept == InterceptMode::kNone) {
+  if (config.tunnels.empty() && config.intercept == InterceptMode::kNone &&
+      config.handover_fd < 0) {
     return Invalid(
         "there is nothing to do; give --tunnel inbound,... or --tunnel outbound,... or "
         "--intercept redirect");

@@ -186,6 +186,10 @@ Values ShowTunnels(const ProxyConfig& config) {
   return values;
 }
 
+Values ShowHandover(const ProxyConfig& config) {
+  return config.handover_fd < 0 ? Values() : Values{std::to_string(config.handover_fd)};
+}
+
 absl::Status SetPeerMode(ProxyConfig& config, std::string_view text) {
   config.peer_mode_explicit = true;
   return SetWord<&ProxyConfig::peer_mode, ParsePeerMode>(config, text);
@@ -324,6 +328,11 @@ constexpr auto kKnobs = std::to_array<Knob>({
      SetNumber<&C::inbound_port, 1, 65535>, ShowNumber<&C::inbound_port>},
     {kTraffic, "outbound-port", "PORT", "Port that outbound connections are redirected to.", false,
      SetNumber<&C::outbound_port, 1, 65535>, ShowNumber<&C::outbound_port>},
+    {kTraffic, "handover-fd", "NUMBER",
+     "Descriptor over which `postern run` hands over the connections and ports of its command, and "
+     "which it sets itself. Unless they are given, --admin and --metrics are then at 127.0.0.1 and "
+     "a port of the system's choice, --access-log is off, and --drain-delay 0.",
+     false, SetNumber<&C::handover_fd, 3, 65535>, ShowHandover},
     {kTraffic, "mark", "NUMBER",
      "Firewall mark on every connection that the proxy opens, for the loop guard; 0 for none.",
      false, SetNumber<&C::mark, 0, UINT32_MAX>, ShowNumber<&C::mark>},

@@ -33,6 +33,20 @@ std::string DefaultCell(const Knob& knob) {
   return defaults.empty() ? "" : base::StrCat("`", defaults.front(), "`");
 }
 
+// What only one proxy of a host could have by default, and what would mix with the command's own
+// output: a proxy of `postern run` is one of many.
+void UseDefaultsOfRun(ProxyConfig& config) {
+  const auto given = [&config](const char* knob) { return config.origins.contains(knob); };
+  if (config.handover_fd < 0) {
+    return;
+  }
+  constexpr char kAnyPort[] = "127.0.0.1:0";
+  config.admin = given("admin") ? config.admin : kAnyPort;
+  config.metrics = given("metrics") ? config.metrics : kAnyPort;
+  config.access_log = given("access-log") ? config.access_log : "";
+  config.drain_delay = given("drain-delay") ? config.drain_delay : std::chrono::milliseconds(0);
+}
+
 }  // namespace
 
 ParseOutcome ParseProxyConfig(int argc, const char* const* argv) {
@@ -54,6 +68,7 @@ ParseOutcome ParseProxyConfig(int argc, const char* const* argv) {
     }
     config.origins[std::string(knob.name)] = given->origin;
   }
+  UseDefaultsOfRun(config);
   if (const absl::Status status = CheckWhole(config); !status.ok()) {
     return Exit(UsageError(base::Message(status)));
   }

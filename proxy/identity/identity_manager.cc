@@ -100,7 +100,7 @@ std::vector<std::string> FilesToWatch(const config::ProxyConfig& config) {
 
 // The ports on which this proxy takes mesh connections.
 std::vector<uint16_t> ServingPorts(const config::ProxyConfig& config) {
-  if (config.intercept != config::InterceptMode::kNone) {
+  if (config.intercept != config::InterceptMode::kNone || config.handover_fd >= 0) {
     return {0};
   }
   std::vector<uint16_t> ports;

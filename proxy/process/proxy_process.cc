@@ -17,6 +17,7 @@
 #include "proxy/admin/pages.h"
 #include "proxy/identity/identity_manager.h"
 #include "proxy/net/timer.h"
+#include "proxy/process/handover_port.h"
 #include "proxy/process/memory_keeper.h"
 #include "proxy/process/status_pages.h"
 #include "proxy/telemetry/access_record.h"
@@ -79,6 +80,7 @@ struct ProxyProcess::Impl {
   absl::Status OpenWorkers();
   absl::Status OpenAdministration();
   absl::Status OpenAdminPort();
+  absl::Status OpenHandover();
   absl::Status HandleSignals();
   void FillPages();
   void WarnOfWeakSettings() const;
@@ -114,6 +116,8 @@ struct ProxyProcess::Impl {
   std::unique_ptr<http::HttpServer> metrics_server;
   std::unique_ptr<http::HttpServer> admin_server;
   std::vector<std::unique_ptr<admin::ControlSocket>> control_sockets;
+  std::unique_ptr<HandoverPort> handover;  // --handover-fd
+  size_t next_worker = 0;                  // for what is handed over; main loop
   MemoryKeeper memory;
   std::unique_ptr<net::Timer> watchdog;
 };
@@ -265,6 +269,32 @@ absl::Status ProxyProcess::Impl::OpenAdministration() {
   return absl::OkStatus();
 }
 
+// Connections go round the workers; a listening socket is every worker's.
+absl::Status ProxyProcess::Impl::OpenHandover() {
+  if (config.handover_fd < 0) {
+    return absl::OkStatus();
+  }
+  HandoverPort::Callbacks callbacks;
+  callbacks.is_ready = [this] { return Missing().empty(); };
+  callbacks.on_connection = [this](session::HandedConnection handed) {
+    next_worker = (next_worker + 1) % workers.size();
+    workers[next_worker]->TakeConnection(std::move(handed));
+  };
+  callbacks.on_listener = [this](const std::shared_ptr<const base::UniqueFd>& listening,
+                                 const net::SocketAddress& target) {
+    for (const std::unique_ptr<session::Worker>& worker : workers) {
+      worker->TakeListener(listening, target);
+    }
+  };
+  callbacks.on_gone = [this] { BeginDrain(milliseconds(0), config.drain_timeout); };
+  auto opened = HandoverPort::Open(*loop, config.handover_fd, std::move(callbacks));
+  if (!opened.ok()) {
+    return WithFlag("--handover-fd", opened.status());
+  }
+  handover = *std::move(opened);
+  return absl::OkStatus();
+}
+
 absl::Status ProxyProcess::Impl::HandleSignals() {
   for (const int signal_number : {SIGTERM, SIGINT}) {
     if (absl::Status set = loop->OnSignal(signal_number, [this] { OnTerminate(); }); !set.ok()) {
@@ -287,7 +317,7 @@ void ProxyProcess::Impl::WarnOfWeakSettings() const {
           tunnel.name);
     }
   }
-  if (config.intercept != config::InterceptMode::kNone &&
+  if ((config.intercept != config::InterceptMode::kNone || config.handover_fd >= 0) &&
       config.peer_mode != config::PeerMode::kStrict) {
     spdlog::warn("--peer-mode: plaintext clients are let in on ports without a mode of their own");
   }
@@ -405,7 +435,7 @@ absl::StatusOr<std::unique_ptr<ProxyProcess>> ProxyProcess::Start(const config::
                                                                   const base::Clock& clock) {
   auto impl = std::make_unique<Impl>(config, clock);
   for (const auto step : {&Impl::OpenLogs, &Impl::OpenIdentity, &Impl::OpenWorkers,
-                          &Impl::OpenAdministration, &Impl::HandleSignals}) {
+                          &Impl::OpenAdministration, &Impl::OpenHandover, &Impl::HandleSignals}) {
     if (absl::Status done = (*impl.*step)(); !done.ok()) {
       return done;
     }

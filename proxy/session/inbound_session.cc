@@ -38,8 +38,10 @@ void InboundSession::Start() {
 
 void InboundSession::StartOriginalDestination() {
   Advance(Phase::kOriginalDestination);
+  // What is handed over was accepted at the address that was dialled.
   const absl::StatusOr<net::SocketAddress> original =
-      worker().shared.original_destination(accepted_->stream(), via().transparent);
+      via().handed ? accepted_->stream().LocalAddress()
+                   : worker().shared.original_destination(accepted_->stream(), via().transparent);
   if (!original.ok()) {
     Fail(CloseReason::kNoOriginalDestination, Side::kDownstream, original.status());
     return;
@@ -336,7 +338,7 @@ void InboundSession::ConnectApp() {
   if (via().tunnel != nullptr && !via().target.has_value()) {
     StartConnect(via().tunnel->target);
   } else {
-    StartConnect(destination_);
+    StartConnect(via().target.value_or(destination_));
   }
 }
 

@@ -174,6 +174,26 @@ absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
   return absl::OkStatus();
 }
 
+absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& target,
+                             const OnAccept& on_accept) {
+  auto spec = std::make_unique<ListenerSpec>();
+  spec->name = "inbound";
+  spec->handed = true;
+  spec->target = target;
+  const ListenerSpec* const via = spec.get();
+  absl::StatusOr<std::unique_ptr<net::Listener>> listener = net::Listener::Adopt(
+      loop, fd, net::ListenOptions(),
+      [on_accept, via](std::unique_ptr<net::Stream> stream, const net::SocketAddress& peer) {
+        on_accept(*via, std::move(stream), peer);
+      });
+  if (!listener.ok()) {
+    return listener.status();
+  }
+  spec->address = (*listener)->LocalAddress();
+  open_.push_back({std::move(spec), *std::move(listener), 0});
+  return absl::OkStatus();
+}
+
 void Listeners::Pause(base::Direction direction) {
   for (Opened& opened : open_) {
     if (opened.listener != nullptr && opened.spec->direction == direction) {

@@ -58,6 +58,10 @@ class Listeners {
   Listeners& operator=(const Listeners&) = delete;
 
   const std::vector<Worker::BoundListener>& bound() const { return bound_; }
+  // A listening socket that is handed over, beside what the config names; `fd` stays the caller's.
+  // What it accepts is for `target`. Not among bound().
+  absl::Status Take(net::Loop& loop, int fd, const net::SocketAddress& target,
+                    const OnAccept& on_accept);
   void Pause(base::Direction direction);
   void Resume(base::Direction direction);
   void Close(base::Direction direction);

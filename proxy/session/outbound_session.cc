@@ -32,6 +32,11 @@ OutboundSession::OutboundSession(WorkerContext& worker, const ListenerSpec& via,
   downstream_ = std::make_unique<PlainTransport>(std::move(accepted));
 }
 
+void OutboundSession::GoTo(const net::SocketAddress& destination, ConnectOutcome outcome) {
+  destination_ = destination;
+  outcome_ = std::move(outcome);
+}
+
 void OutboundSession::Start() {
   if (via().tunnel == nullptr) {
     StartOriginalDestination();
@@ -48,14 +53,16 @@ void OutboundSession::Start() {
 
 void OutboundSession::StartOriginalDestination() {
   Advance(Phase::kOriginalDestination);
-  const auto& accepted = static_cast<const PlainTransport&>(*downstream_);
-  const absl::StatusOr<net::SocketAddress> original =
-      worker().shared.original_destination(accepted.stream(), via().transparent);
-  if (!original.ok()) {
-    Fail(CloseReason::kNoOriginalDestination, Side::kDownstream, original.status());
-    return;
+  if (!via().handed) {
+    const auto& accepted = static_cast<const PlainTransport&>(*downstream_);
+    const absl::StatusOr<net::SocketAddress> original =
+        worker().shared.original_destination(accepted.stream(), via().transparent);
+    if (!original.ok()) {
+      Fail(CloseReason::kNoOriginalDestination, Side::kDownstream, original.status());
+      return;
+    }
+    destination_ = *original;
   }
-  destination_ = *original;
   if (worker().own.Contains(destination_)) {
     Fail(
         CloseReason::kSelfLoop, Side::kDownstream,
@@ -142,6 +149,7 @@ void OutboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
     return;
   }
   upstream_ = std::make_unique<PlainTransport>(std::move(stream));
+  outcome_.Connected();
   StartRelay({});
 }
 
@@ -184,6 +192,7 @@ void OutboundSession::Authorize() {
     Fail(*std::move(refused), alert);
     return;
   }
+  outcome_.Connected();
   StartRelay({});
 }
 
@@ -225,7 +234,8 @@ bool OutboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
   return true;
 }
 
-void OutboundSession::BeforeRecord() {
+void OutboundSession::BeforeRecord(const base::Failure& end) {
+  outcome_.Failed(end);  // unless it was told already
   if (carries_ == Carries::kUnseen && upstream_ != nullptr) {
     carries_ = Carries::kPlain;  // the application never spoke
     PassPlaintext(PlaintextReason::kNotInMesh);

@@ -8,6 +8,7 @@
 #include "common/x509/spiffe_id.h"
 #include "proxy/config/destinations.h"
 #include "proxy/identity/endpoint_directory.h"
+#include "proxy/session/handed_over.h"
 #include "proxy/session/session.h"
 
 namespace postern::session {
@@ -21,6 +22,9 @@ class OutboundSession final : public Session {
  public:
   OutboundSession(WorkerContext& worker, const ListenerSpec& via,
                   std::unique_ptr<net::Stream> accepted, const net::SocketAddress& peer);
+
+  // Before Start, for a connection that is handed over.
+  void GoTo(const net::SocketAddress& destination, ConnectOutcome outcome);
 
   void Start() override;
 
@@ -42,7 +46,7 @@ class OutboundSession final : public Session {
   void OnUpstreamReadable() override {}
   void OnIdentity() override { NeedIdentity(); }
   bool JudgeFirstBytes(base::ByteSpan bytes) override;
-  void BeforeRecord() override;
+  void BeforeRecord(const base::Failure& end) override;
   std::optional<base::Failure> Judge() override;
 
   // kUnseen: passed as it is; whether it is the application's own TLS shows in its first bytes.
@@ -53,8 +57,9 @@ class OutboundSession final : public Session {
   std::shared_ptr<const x509::PeerPins> pins_;   // what the server must have beyond the bundle
   std::unique_ptr<identity::EndpointDirectory::Query> query_;
   Carries carries_ = Carries::kMeshTls;
+  ConnectOutcome outcome_;  // of a connection that is handed over
 };
 
-static_assert(sizeof(OutboundSession) <= 864);
+static_assert(sizeof(OutboundSession) <= 872);
 
 }  // namespace postern::session

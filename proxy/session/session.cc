@@ -481,7 +481,7 @@ void Session::Close() {
 }
 
 void Session::Record(const base::Failure& end) {
-  BeforeRecord();
+  BeforeRecord(end);
   const bool failed = end.reason != CloseReason::kOk;
   if (worker_.shared.access_log != nullptr || (failed && worker_.shared.failures != nullptr)) {
     telemetry::AccessRecord record = MakeRecord(end);

@@ -74,7 +74,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   // The TLS alert that tells a peer of this refusal.
   static int AlertOf(const base::Failure& refusal);
   // Last chance to count what was never known for certain.
-  virtual void BeforeRecord() {}
+  virtual void BeforeRecord(const base::Failure& /*end*/) {}
 
   // What steps are made of.
   void Advance(Phase next);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/session/worker.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <array>
 #include <future>
@@ -56,6 +58,8 @@ struct Worker::Impl {
   absl::Status Open();
   void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                 const net::SocketAddress& peer);
+  void TakeConnection(HandedConnection handed);
+  void TakeListener(int listening, const net::SocketAddress& target);
   void OnCountsChanged();
   void CloseGates();
   bool IsFull(base::Direction direction) const;
@@ -85,6 +89,7 @@ struct Worker::Impl {
   Sweep liveness;
   std::unique_ptr<Listeners> listeners;
   const size_t connection_limit;
+  ListenerSpec handed_outbound;                     // no listener: its connections are handed over
   std::array<Gate, base::kDirectionCount> gates{};  // by direction
   Thread state = Thread::kWaiting;
   std::thread thread;
@@ -112,7 +117,11 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       housekeeping(*loop, [this] { KeepHouse(); }),
       liveness(*loop, kLivenessPeriod,
                {[this] { return table.Ids(); }, [this](uint64_t id) { CheckLiveness(id); }}),
-      connection_limit(ShareOfLimit(*shared.config)) {}
+      connection_limit(ShareOfLimit(*shared.config)) {
+  handed_outbound.name = "outbound";
+  handed_outbound.direction = base::Direction::kOutbound;
+  handed_outbound.handed = true;
+}
 
 absl::Status Worker::Impl::Open() {
   absl::StatusOr<std::unique_ptr<Listeners>> opened = Listeners::Open(
@@ -142,6 +151,46 @@ void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream
   }
   table.Add(std::move(made)).Start();
   CloseGates();
+}
+
+// No backlog holds these back, so what is too much is refused.
+void Worker::Impl::TakeConnection(HandedConnection handed) {
+  // Until here it would have been reset if nobody had taken it.
+  const linger in_the_ordinary_way{0, 0};
+  setsockopt(handed.connection.get(), SOL_SOCKET, SO_LINGER, &in_the_ordinary_way,
+             sizeof(in_the_ordinary_way));
+  absl::StatusOr<std::unique_ptr<net::Stream>> stream =
+      net::Stream::Adopt(*loop, handed.connection.Release());
+  const absl::StatusOr<net::SocketAddress> peer =
+      stream.ok() ? (*stream)->PeerAddress() : stream.status();
+  if (!peer.ok()) {
+    metrics.accept_errors.Add(1);
+    return;
+  }
+  auto made =
+      std::make_unique<OutboundSession>(context, handed_outbound, *std::move(stream), *peer);
+  made->GoTo(handed.destination, ConnectOutcome(std::move(handed.outcome)));
+  const bool full = table.size() >= connection_limit;
+  Session& session = table.Add(std::move(made));
+  if (full) {
+    session.End(base::CloseReason::kOverload, "the limit of connections is reached");
+  } else {
+    session.Start();
+  }
+  CloseGates();
+}
+
+void Worker::Impl::TakeListener(int listening, const net::SocketAddress& target) {
+  const absl::Status taken = listeners->Take(
+      *loop, listening, target,
+      [this](const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
+             const net::SocketAddress& peer) { OnAccept(via, std::move(stream), peer); });
+  if (!taken.ok()) {
+    spdlog::error("worker {}: the command's port at {} cannot be served: {}", index,
+                  target.ToString(), base::Message(taken));
+  } else if (gates[static_cast<size_t>(base::Direction::kInbound)] == Gate::kPaused) {
+    listeners->Pause(base::Direction::kInbound);
+  }
 }
 
 bool Worker::Impl::IsFull(base::Direction direction) const {
@@ -337,6 +386,19 @@ void Worker::PublishPolicy(std::shared_ptr<const policy::PolicySet> policy) {
 void Worker::PublishRevocations(std::shared_ptr<const x509::RevocationSet> revocations) {
   impl_->loop->Post([impl = impl_.get(), revocations = std::move(revocations)] {
     impl->SetRevocations(revocations);
+  });
+}
+
+// std::function wants what can be copied.
+void Worker::TakeConnection(HandedConnection handed) {
+  auto shared = std::make_shared<HandedConnection>(std::move(handed));
+  impl_->loop->Post([impl = impl_.get(), shared] { impl->TakeConnection(std::move(*shared)); });
+}
+
+void Worker::TakeListener(std::shared_ptr<const base::UniqueFd> listening,
+                          const net::SocketAddress& target) {
+  impl_->loop->Post([impl = impl_.get(), listening = std::move(listening), target] {
+    impl->TakeListener(listening->get(), target);
   });
 }
 

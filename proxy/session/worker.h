@@ -21,6 +21,7 @@
 #include "proxy/net/socket_address.h"
 #include "proxy/net/stream.h"
 #include "proxy/policy/policy_set.h"
+#include "proxy/session/handed_over.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/worker_metrics.h"
 
@@ -82,6 +83,12 @@ class Worker {
   // What is revoked, the whole of it: handshakes with it are refused from now on, no session made
   // before is resumed, and open connections with it are closed (peer_revoked).
   void PublishRevocations(std::shared_ptr<const x509::RevocationSet> revocations);
+
+  // What `postern run` has taken from its command. The listening socket is `postern run`'s or the
+  // other workers' as well: a duplicate is made. `target`: where the command itself accepts.
+  void TakeConnection(HandedConnection handed);
+  void TakeListener(std::shared_ptr<const base::UniqueFd> listening,
+                    const net::SocketAddress& target);
 
   // Drain: inbound goes on accepting for `delay`, then stops; outbound goes on. `done` is called on
   // the worker's thread when no connection is left, or at `deadline` after the rest was closed with

@@ -30,8 +30,11 @@ struct ListenerSpec {
   base::Direction direction = base::Direction::kInbound;
   net::SocketAddress address;  // to listen on
   bool transparent = false;    // tproxy: the local address is the original destination
+  // `postern run` hands it over: there is nobody to ask for the original destination.
+  bool handed = false;
   const config::TunnelSpec* tunnel = nullptr;  // null: interception
-  std::optional<net::SocketAddress> target;    // the tunnel's, unless it is a host name
+  // The tunnel's, unless it is a host name; where the command of `postern run` itself accepts.
+  std::optional<net::SocketAddress> target;
 };
 
 // What the sessions of one worker share. Owned by the worker, which alone changes it; its thread.

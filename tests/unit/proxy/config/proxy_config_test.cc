@@ -399,6 +399,22 @@ TEST_F(ProxyConfigTest, AcceptsWhatAddsUp) {
   }
 }
 
+TEST_F(ProxyConfigTest, AProxyOfPosternRunIsOneOfManyAndQuiet) {
+  const Arguments of_run = Plus(kFiles, {"--handover-fd", "5"});
+  const ProxyConfig config = MustParse(of_run);
+  EXPECT_EQ(config.handover_fd, 5);
+  EXPECT_EQ(config.admin, "127.0.0.1:0");
+  EXPECT_EQ(config.metrics, "127.0.0.1:0");
+  EXPECT_EQ(config.access_log, "");
+  EXPECT_EQ(config.drain_delay, milliseconds(0));
+  const ProxyConfig given = MustParse(
+      Plus(of_run, {"--admin", "127.0.0.1:7", "--access-log", "-", "--drain-delay", "3s"}));
+  EXPECT_EQ(given.admin, "127.0.0.1:7");
+  EXPECT_EQ(given.access_log, "-");
+  EXPECT_EQ(given.drain_delay, std::chrono::seconds(3));
+  EXPECT_THAT(Refusal(Plus(kFiles, {"--handover-fd", "2"})), HasSubstr("--handover-fd"));
+}
+
 TEST_F(ProxyConfigTest, GivesTunnelsOnPortZeroANameEach) {
   const std::string tunnel = "inbound,listen=127.0.0.1:0,target=127.0.0.1:80,peer=spiffe://td/a";
   const ProxyConfig config = MustParse(Plus(kFiles, {"--tunnel", tunnel, "--tunnel", tunnel}));

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/time/time.h"
@@ -95,7 +96,7 @@ int Finish(const Context& context, const absl::Status& result) {
     context.err << "postern: standard output could not be written\n";
     return kExitFailed;
   }
-  return ExitStatus(result);
+  return context.exit_status.value_or(ExitStatus(result));
 }
 
 }  // namespace
@@ -130,20 +131,25 @@ absl::StatusOr<std::chrono::seconds> ParseDuration(std::string_view flag, std::s
 }
 
 int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
-  Context context{out, err, {}};
+  CommandLine line = SplitCommandLine(argc, argv);
+  Context context{out, err, {}, std::move(line.proxy_words), std::move(line.command), {}};
+  std::vector<const char*> words;
+  for (const std::string& word : line.words) {
+    words.push_back(word.c_str());
+  }
   CLI::App app("Postern's command line: interception, identities, policy and diagnosis.",
                "postern");
   LogOptions log;
   AddCommonOptions(app, &log);
   for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddRevoke, AddBundle,
-                         AddPolicy, AddCert, AddStatus, AddWait, AddCa}) {
+                         AddPolicy, AddCert, AddStatus, AddWait, AddCa, AddRun}) {
     add(app, context);
   }
   app.require_subcommand(1);
   app.fallthrough();
   NameEnvironment(&app);
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::FileError& error) {
     err << "postern: --config: " << error.what() << "\n";
     return kExitUsage;

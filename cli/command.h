@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -33,6 +34,10 @@ struct Context {
   std::ostream& out;
   std::ostream& err;
   std::function<absl::Status(Context&)> action;
+  // Of `postern run`: the words that are not its own, the proxy's flags and the command.
+  std::vector<std::string> proxy_words, command;
+  // What the program ends with, where that is not for the action's status to say.
+  std::optional<int> exit_status;
 };
 
 // Runs `action` when the command line names this subcommand. Its status decides the exit status:
@@ -49,6 +54,14 @@ void AddOutputOption(CLI::App* command, std::string* target,
 // "90s", "10m", "1h30m" or a number of seconds. InvalidArgument names `flag`. Never negative.
 absl::StatusOr<std::chrono::seconds> ParseDuration(std::string_view flag, std::string_view text);
 
+// What a command line consists of once `postern run` has been looked for: its own words for CLI11,
+// and what goes into the Context. Without `run` as the noun, `words` is the whole line.
+struct CommandLine {
+  std::vector<std::string> words;
+  std::vector<std::string> proxy_words, command;
+};
+CommandLine SplitCommandLine(int argc, const char* const* argv);
+
 // One function for each noun: adds its subcommands.
 void AddBundle(CLI::App& root, Context& context);
 void AddCa(CLI::App& root, Context& context);
@@ -58,6 +71,7 @@ void AddIntercept(CLI::App& root, Context& context);
 void AddMember(CLI::App& root, Context& context);
 void AddPolicy(CLI::App& root, Context& context);
 void AddRevoke(CLI::App& root, Context& context);
+void AddRun(CLI::App& root, Context& context);
 void AddStatus(CLI::App& root, Context& context);
 void AddToken(CLI::App& root, Context& context);
 void AddWait(CLI::App& root, Context& context);

@@ -38,7 +38,8 @@ postern_module(control/service USES common/base common/x509 common/rpc common/ht
   control/ca control/issue control/mesh control/federation proto/postern/v1
   LINKS prometheus-cpp::core CLI11::CLI11)
 
-postern_module(cli USES common/base common/x509 common/rpc proto/postern/v1 proxy/intercept
+postern_module(cli/run USES common/base common/handover)
+postern_module(cli USES cli/run common/base common/x509 common/rpc proto/postern/v1 proxy/intercept
   proxy/policy proxy/config LINKS CLI11::CLI11 PkgConfig::HTTPLIB nlohmann_json::nlohmann_json)
 
 postern_program(postern-proxy proxy USES proxy/process proxy/config common/rpc)

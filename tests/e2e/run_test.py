@@ -15,6 +15,7 @@ import unittest
 
 import harness
 import lab
+import servers
 from harness import CLIENT, CLIENT_ID, HERE, PROXY_UID, SERVER, SERVER_ID, TRUST_DOMAIN, url_host
 from lab import wait_until
 
@@ -231,6 +232,26 @@ class RunTest(harness.MeshTest):
         wait_until(lambda: self.listens(self.mesh.server, "127.0.0.1", REDIS), what="redis")
         with self.over_mtls():
             self.assertEqual(self.run_it("redis-cli", "-h", SERVER[4], "set", "a", "b").stdout, "OK\n")
+
+    def test_postgresql_answers_in_both_families(self):
+        servers.start_postgresql(self.mesh)
+        for family in (4, 6):
+            with self.subTest(family=family), self.over_mtls():
+                done = self.run_it("psql", "-h", SERVER[family], "-U", "postgres", "-At", "-c",
+                                   "select sum(i) from generate_series(1, 100000) i")
+                self.assertEqual(done.stdout, "5000050000\n")
+
+    def test_a_server_that_speaks_first_is_heard(self):
+        server = self.mesh.serve("smtp", 2525)
+        code = ("import socket, sys\nsock = socket.create_connection((sys.argv[1], 2525), 10)\n"
+                "print(sock.recv(100).decode().strip())\n")
+        try:
+            with self.over_mtls():
+                self.assertEqual(self.run_it(PYTHON, "-c", code, SERVER[4]).stdout,
+                                 "220 mail.example ESMTP\n")
+        finally:
+            self.mesh.lab.stop(server)
+            server.stdout.close()
 
     def test_what_the_command_starts_is_caught_too(self):
         with self.over_mtls(2):

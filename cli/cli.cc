@@ -142,7 +142,7 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
   LogOptions log;
   AddCommonOptions(app, &log);
   for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddRevoke, AddBundle,
-                         AddPolicy, AddCert, AddStatus, AddWait, AddCa, AddRun}) {
+                         AddPolicy, AddCert, AddStatus, AddWait, AddCa, AddRun, AddRenew}) {
     add(app, context);
   }
   app.require_subcommand(1);

@@ -70,6 +70,7 @@ void AddEntry(CLI::App& root, Context& context);
 void AddIntercept(CLI::App& root, Context& context);
 void AddMember(CLI::App& root, Context& context);
 void AddPolicy(CLI::App& root, Context& context);
+void AddRenew(CLI::App& root, Context& context);
 void AddRevoke(CLI::App& root, Context& context);
 void AddRun(CLI::App& root, Context& context);
 void AddStatus(CLI::App& root, Context& context);

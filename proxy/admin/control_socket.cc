@@ -80,6 +80,8 @@ std::string_view StatusText(int status) {
       return "Not Found";
     case 405:
       return "Method Not Allowed";
+    case 409:
+      return "Conflict";
     default:
       return "Service Unavailable";
   }
@@ -128,15 +130,20 @@ Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
     return ErrorReply(400, "not an HTTP/1.1 request");
   }
   const auto [path, query] = SplitAt(target, '?');
-  const bool is_verb = path == "/drain" || path == "/shutdown" || path == "/logging";
+  const bool is_verb =
+      path == "/drain" || path == "/shutdown" || path == "/logging" || path == "/renew";
   if (method == "GET" && !is_verb) {
     return ReadPage(pages, path).value_or(ErrorReply(404, "no such page; see /"));
   }
   if (method != "POST" || !is_verb) {
-    return ErrorReply(405, "GET reads a page; POST does /drain, /shutdown or /logging");
+    return ErrorReply(405, "GET reads a page; POST does /drain, /shutdown, /logging or /renew");
   }
   if (path == "/logging") {
     return SetLogLevel(verbs, query);
+  }
+  if (path == "/renew") {
+    const absl::Status asked = verbs.renew();
+    return asked.ok() ? Done("renewing") : ErrorReply(409, base::Message(asked));
   }
   if (path == "/drain") {
     verbs.drain();

@@ -30,6 +30,8 @@ struct Verbs {
   std::function<void()> drain;
   std::function<void()> shutdown;
   std::function<absl::Status(std::string_view level)> set_log_level;
+  // Asks for a new certificate; /status says what came of it. An error: there is nobody to ask.
+  std::function<absl::Status()> renew;
 };
 
 // The reply to a reading request of the administration port; nullopt for an unknown path.

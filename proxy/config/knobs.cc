@@ -400,8 +400,8 @@ constexpr auto kKnobs = std::to_array<Knob>({
     {kOperation, "admin", "ADDR", "Local status pages; loopback or unix:PATH only.", false,
      SetAddress<&C::admin>, ShowText<&C::admin>},
     {kOperation, "admin-socket", "PATH",
-     "Unix socket for the verbs that change something: /drain, /shutdown, /logging; 'off' for "
-     "none.",
+     "Unix socket for the verbs that change something: /drain, /shutdown, /logging, /renew; 'off' "
+     "for none.",
      false, SetPathOrOff<&C::admin_socket>, ShowTextOrOff<&C::admin_socket>},
     {kOperation, "metrics", "ADDR", "/metrics, /live and /ready.", false, SetAddress<&C::metrics>,
      ShowText<&C::metrics>},

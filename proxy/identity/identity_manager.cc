@@ -232,6 +232,11 @@ class IdentityManager::Impl final : public SourceSink {
   absl::Status Load(const config::ProxyConfig& config, net::Loop& main);
   void Start();
   void Reload();
+  void Renew() {
+    if (source_ != nullptr) {
+      source_->Renew();
+    }
+  }
 
   // SourceSink
   void OnIdentity(std::shared_ptr<const x509::Svid> svid,
@@ -503,6 +508,9 @@ void IdentityManager::Start() {
 }
 void IdentityManager::Reload() {
   impl_->Reload();
+}
+void IdentityManager::Renew() {
+  impl_->Renew();
 }
 EndpointDirectory& IdentityManager::directory() {
   return impl_->endpoints();

@@ -56,6 +56,8 @@ class IdentityManager {
   void Start();
   // SIGHUP: every file is read again, and an attempt at the issuer that waits is made now.
   void Reload();
+  // A new certificate is asked for now, where one can be asked for. Main loop's thread.
+  void Renew();
 
   // Lives as long as the manager.
   EndpointDirectory& directory();

@@ -82,6 +82,13 @@ void IssuerSource::Reload() {
   }
 }
 
+void IssuerSource::Renew() {
+  schedule_.RenewNow(clock_.SinceBoot());
+  if (call_ == nullptr) {
+    timer_.SetAt(schedule_.due());
+  }
+}
+
 void IssuerSource::OnTick() {
   endpoints_.Sweep();
   // The schedule goes by time passed; when the wall clock is set forward by a little that

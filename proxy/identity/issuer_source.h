@@ -70,6 +70,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
 
   void Start() override;
   void Reload() override;  // asks at once if it is waiting to try again
+  void Renew() override;   // asks at once; a request that is under way is that one
   void Describe(IdentityStatus& status) const override;
 
  private:

@@ -39,6 +39,8 @@ class Source {
   virtual void Start() = 0;
   // SIGHUP: look again at everything that is read from files.
   virtual void Reload() = 0;
+  // An operator wants a new certificate now. Only a source that asks for its certificates can.
+  virtual void Renew() {}
   // Something happened to files that this source may read from: look at them now.
   virtual void OnFileEvent() {}
   // Fills the fields that are this source's.

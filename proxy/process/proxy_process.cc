@@ -218,6 +218,14 @@ void ProxyProcess::Impl::FillPages() {
   };
   verbs.shutdown = [this] { loop->Post([this] { End(); }); };
   verbs.set_log_level = [](std::string_view level) { return base::SetLogLevel(level); };
+  verbs.renew = [this] {
+    if (config.issuer.empty()) {
+      return absl::FailedPreconditionError(
+          "this proxy has no issuer: its certificate comes from files, which it follows by itself");
+    }
+    loop->Post([this] { identity->Renew(); });
+    return absl::OkStatus();
+  };
 }
 
 absl::Status ProxyProcess::Impl::OpenAdminPort() {

@@ -280,7 +280,8 @@ class Mesh:
             space.run(self.tool("postern"), "intercept", "up", "--proxy-uid", str(PROXY_UID),
                       *intercept)
             words = ["--intercept", "redirect", *words]
-        command = [*wrap, self.tool("postern-proxy"), "--admin-socket", "off", *words]
+        control = [] if "--admin-socket" in words else ["--admin-socket", "off"]
+        command = [*wrap, self.tool("postern-proxy"), *control, *words]
         self.proxies[name] = Proxy(self, name, space, command)
         return self.proxies[name]
 

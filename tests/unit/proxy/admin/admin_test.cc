@@ -41,6 +41,7 @@ class AdminTest : public ::testing::Test {
       level_ = level;
       return level == "debug" ? absl::OkStatus() : absl::InvalidArgumentError("no such level");
     };
+    verbs_.renew = [this] { return renewed_; };
     char name[] = "/tmp/postern-admin-XXXXXX";
     directory_ = mkdtemp(name);
     path_ = directory_ + "/admin.sock";
@@ -98,6 +99,7 @@ class AdminTest : public ::testing::Test {
   std::vector<std::string> missing_;
   std::atomic<int> drains_ = 0;
   std::atomic<int> shutdowns_ = 0;
+  absl::Status renewed_;
   std::string level_, directory_, path_;
 };
 
@@ -174,6 +176,17 @@ TEST_F(AdminTest, TheUnixSocketDoesTheVerbs) {
   EXPECT_THAT(OverUnix("POST /shutdown HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 200"));
   EXPECT_EQ(shutdowns_, 1);
   EXPECT_THAT(OverUnix(Get("/status")), HasSubstr("status"));
+}
+
+TEST_F(AdminTest, TheUnixSocketRenewsWhereThereIsSomebodyToAsk) {
+  auto socket = ControlSocket::Start(path_, pages_, verbs_);
+  ASSERT_TRUE(socket.ok()) << socket.status();
+  EXPECT_THAT(OverUnix("POST /renew HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(OverUnix(Get("/renew")), StartsWith("HTTP/1.1 405"));
+  renewed_ = absl::FailedPreconditionError("from files");
+  const std::string reply = OverUnix("POST /renew HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(reply, StartsWith("HTTP/1.1 409 Conflict"));
+  EXPECT_THAT(reply, HasSubstr("from files"));
 }
 
 TEST_F(AdminTest, TheUnixSocketRefusesWhatIsNoVerb) {

@@ -249,6 +249,7 @@ absl::Status CertifyService::Answer(const Call& call, const v1::CertifyRequest& 
   response.set_issued_at(absl::ToUnixSeconds(result->issued_at));
   response.set_issuer_time_ms(absl::ToUnixMillis(parts_.clock->Now()));
   *response.mutable_bundles() = ToMessage(*parts_.mesh->bundles());
+  response.set_sends_revocations(true);
   return absl::OkStatus();
 }
 

@@ -13,7 +13,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
-#include "common/x509/certificate.h"
+#include "proxy/identity/describe_snapshot.h"
 #include "proxy/identity/endpoint_cache.h"
 #include "proxy/identity/file_source.h"
 #include "proxy/identity/issuer_source.h"
@@ -32,41 +32,6 @@ namespace postern::identity {
 namespace {
 
 constexpr size_t kMostExpiries = 48;  // of certificates, as metric series
-
-CertificateFacts FactsOf(const char* kind, const std::string& trust_domain, const X509* one) {
-  CertificateFacts facts;
-  facts.kind = kind;
-  facts.trust_domain = trust_domain;
-  facts.subject = x509::SubjectText(one);
-  facts.serial = x509::SerialHex(one);
-  facts.sha256 = base::ToHex(x509::Sha256OfCertificate(one));
-  facts.not_before = x509::NotBefore(one);
-  facts.not_after = x509::NotAfter(one);
-  return facts;
-}
-
-// Own chain first, then the roots, those of the own trust domain before the others'.
-void DescribeSnapshot(const IdentitySnapshot& snapshot, IdentityStatus& status) {
-  const std::string own(snapshot.svid->id().trust_domain_name());
-  status.spiffe_id = snapshot.svid->id().uri();
-  status.generation = snapshot.generation;
-  status.obtained = snapshot.obtained;
-  status.bundle_version = snapshot.bundle_version;
-  const char* kind = "leaf";
-  for (const auto& one : snapshot.svid->chain()) {
-    status.certificates.push_back(FactsOf(std::exchange(kind, "intermediate"), own, one.get()));
-  }
-  std::vector<const x509::TrustBundle*> order;
-  for (const auto& [name, bundle] : snapshot.bundles->bundles()) {
-    status.trust_domains.push_back(name);
-    order.insert(name == own ? order.begin() : order.end(), &bundle);
-  }
-  for (const x509::TrustBundle* bundle : order) {
-    for (const auto& root : bundle->roots()) {
-      status.certificates.push_back(FactsOf("root", bundle->trust_domain().name(), root.get()));
-    }
-  }
-}
 
 absl::Status Naming(const char* flag, const absl::Status& status) {
   return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
@@ -533,7 +498,8 @@ bool IdentityManager::HasUsableIdentity() const {
 absl::Status IdentityManager::CheckUsable() const {
   const auto current = impl_->snapshot();
   if (current == nullptr) {
-    return absl::FailedPreconditionError("none has come yet");
+    const std::string withheld = impl_->status().withheld;
+    return absl::FailedPreconditionError(withheld.empty() ? "none has come yet" : withheld);
   }
   const absl::Status usable = current->svid->CheckUsable(impl_->clock().Now());
   if (usable.ok()) {

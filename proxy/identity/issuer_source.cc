@@ -195,7 +195,7 @@ absl::Status IssuerSource::RestoreIdentity() {
   if (auto checked = CheckIdentity(*svid_, *bundles_, now); !checked.ok()) {
     return checked;  // still good as evidence, if the issuer thinks so
   }
-  sink_.OnIdentity(svid_, bundles_, FromWire(state_->bundle_version()));
+  PublishIdentity();
   const absl::Time issued = absl::FromUnixSeconds(state_->issued_at());
   schedule_.OnCertificate(clock_.SinceBoot(), now - issued, svid_->not_after() - issued);
   return absl::OkStatus();
@@ -357,7 +357,10 @@ void IssuerSource::Hold(x509::Svid svid, std::shared_ptr<const x509::TrustBundle
     *state_->mutable_bundle_version() = response.bundles().version();
   }
   bundles_speak_for_issuer_ = true;
+  snapshot_lost_ = false;
   state_->set_issued_at(response.issued_at());
+  state_->set_issuer_sends_revocations(response.sends_revocations());
+  own_revoked_ = revocations_.WhyOwnIsRevoked(*svid_);
 }
 
 void IssuerSource::Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
@@ -370,7 +373,7 @@ void IssuerSource::Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundl
       std::min(ends - absl::FromUnixSeconds(response.issued_at()), ends - clock_.Now()));
   freshness_.OnCertificate(clock_.SinceBoot());
   PublishConfirmed();
-  sink_.OnIdentity(svid_, bundles_, FromWire(state_->bundle_version()));
+  PublishIdentity();
   SaveCertificate();
   mesh_.Connect(ChannelOptions(/*with_certificate=*/true));
 }
@@ -439,7 +442,7 @@ absl::Status IssuerSource::OnBundles(const v1::BundleSet& wire) {
   bundles_speak_for_issuer_ = true;
   *state_->mutable_bundle_version() = wire.version();
   if (HoldsUsable()) {
-    sink_.OnIdentity(svid_, bundles_, offered);
+    PublishIdentity();
   }
   SaveCertificate();
   mesh_.UseForReconnect(ChannelOptions(/*with_certificate=*/true));
@@ -476,6 +479,14 @@ void IssuerSource::OnAnswersEnd() {
 }
 
 void IssuerSource::OnConnection() {
+  // It is revoked, or its entry was deleted. Not: who answers is not the issuer, or does not know us
+  // by our certificate (any more); renewing at once would bring everybody at the same time.
+  const absl::Status& ended = mesh_.last_error();
+  if (!mesh_.connected() && (absl::IsPermissionDenied(ended) || absl::IsNotFound(ended))) {
+    OnCertificateRefused(base::Message(ended));
+  } else if (mesh_.connected() && refused_last_ == Evidence::kExisting) {
+    refused_last_.reset();  // it was lifted: no token is used up for what the certificate gives
+  }
   sink_.OnSourceChanged();
 }
 
@@ -510,6 +521,7 @@ void IssuerSource::Describe(IdentityStatus& status) const {
     status.max_stale = times_.max_stale();
   }
   status.state_error = std::string(base::Message(state_error_));
+  status.withheld = WhyWithheld();
 }
 
 }  // namespace postern::identity

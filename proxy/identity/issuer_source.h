@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -45,8 +46,9 @@ namespace postern::identity {
 // grace), else with the member's key, else with the join token (both read anew at each attempt), or
 // over a unix socket with the socket's own evidence. What the issuer refuses as evidence is
 // followed by the next kind at the next attempt. Each certificate has a fresh key. What comes is
-// checked like a peer's before it is used; the old one goes on until then. When the machine slept
-// or its clock was set, a certificate is asked for at once. Main loop only.
+// checked like a peer's before it is used; the old one goes on until then. The first one is used
+// when the issuer's list of revocations is known. When the machine slept or its clock was set, or
+// the issuer takes the certificate no more, another is asked for at once. Main loop only.
 class IssuerSource final : public Source, private MeshClient::Delegate {
  public:
   struct Options {
@@ -79,6 +81,8 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void RestoreAnswers();
   void RestoreRevocations();
   void UseRevocations();
+  bool AwaitsRevocations() const;
+  std::string WhyWithheld() const;
   absl::Status RestoreIdentity();
   std::string TrustFingerprint() const;
 
@@ -108,6 +112,10 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void Adopt(x509::Svid svid, std::shared_ptr<const x509::TrustBundleSet> bundles,
              const v1::CertifyResponse& response);
   void OnAttemptFailed(Evidence evidence, const absl::Status& status, absl::Duration retry_after);
+  // Gives what is held to the sink, as soon as it may be used.
+  void PublishIdentity();
+  // The issuer takes our certificate no more: what else there is to show is shown at once.
+  void OnCertificateRefused(std::string_view why);
 
   bool IsUnix() const;
   bool HoldsUsable() const;  // a certificate that may still be used
@@ -152,7 +160,9 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   // says how the issuer is known.
   bool bundles_speak_for_issuer_ = false;
   IssuedRevocations revocations_;
+  absl::Status revocations_error_;        // of the newest list; OK: it is in use
   std::string own_revoked_;               // why our certificate is revoked; said once
+  std::string given_up_;                  // the serial that OnCertificateRefused was about last
   bool snapshot_lost_ = false;            // snapshot.pb was there and cannot be read
   std::optional<Evidence> refused_last_;  // by the last attempt; the next kind is tried then
   std::unique_ptr<v1::ProxyState> state_;

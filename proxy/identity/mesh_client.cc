@@ -131,8 +131,8 @@ void MeshClient::Apply(Stream& from, const v1::MeshResponse& message) {
       // The version stands inside of what is signed; of what does not parse it is none.
       v1::RevocationList list;
       list.ParseFromString(message.revocations().list());
-      Acknowledge(from, v1::KIND_REVOCATIONS, FromWire(list.version()),
-                  delegate_.OnRevocations(message.revocations()));
+      Applied(from, TrustKind::kRevocations, FromWire(list.version()),
+              delegate_.OnRevocations(message.revocations()));
       return;
     }
     case v1::MeshResponse::kEndpoints:

@@ -50,6 +50,7 @@ struct IdentityStatus {
   std::optional<absl::Duration> max_stale;  // --max-stale; unset: off
   std::string stale_error;                  // why new connections are refused by it; empty: not
   std::string state_error;                  // the state directory cannot be written: why
+  std::string withheld;                     // why a certificate that came is not used yet
 
   // Files only, and --policy and --destinations with either.
   uint64_t reload_failures = 0;

@@ -97,6 +97,16 @@ class FakeIssuer {
   void SetCertifyDelay(absl::Duration delay) { Set(certify_delay_, delay); }
   // Signs with a CA that its bundles do not hold.
   void SignWithAForeignCa(bool on) { Set(foreign_, on); }
+  // Says with each certificate that its stream begins with a list of revocations.
+  void PromiseRevocations() { Set(sends_revocations_, true); }
+  // From now on this certificate is refused, for a stream and for a renewal; streams are broken.
+  void Refuse(const std::string& serial) {
+    {
+      const std::lock_guard lock(mutex_);
+      refused_serials_.insert(serial);
+    }
+    BreakStreams();
+  }
   // How far its clock is ahead of the real one.
   void SetClockOffset(absl::Duration offset) { Set(clock_offset_, offset); }
 
@@ -318,6 +328,9 @@ class FakeIssuer {
     if (id.empty()) {
       return {grpc::StatusCode::UNAUTHENTICATED, "no certificate of ours"};
     }
+    if (request.has_existing_certificate() && refused_serials_.contains(serial)) {
+      return {grpc::StatusCode::PERMISSION_DENIED, "it was revoked"};
+    }
     return Sign(request, id, response);
   }
 
@@ -344,6 +357,7 @@ class FakeIssuer {
     response.set_issued_at(absl::ToUnixSeconds(now));
     response.set_issuer_time_ms(absl::ToUnixMillis(now));
     *response.mutable_bundles() = bundles_;
+    response.set_sends_revocations(sends_revocations_);
     return grpc::Status::OK;
   }
 
@@ -355,6 +369,9 @@ class FakeIssuer {
       std::string serial;
       if (ClientOf(context, &serial).empty()) {
         return {grpc::StatusCode::UNAUTHENTICATED, "no certificate of ours"};
+      }
+      if (refused_serials_.contains(serial)) {
+        return {grpc::StatusCode::PERMISSION_DENIED, "it was revoked"};
       }
       stream_serials_.push_back(serial);
     }
@@ -515,6 +532,8 @@ class FakeIssuer {
   int retry_after_ms_ = 0;
   absl::Duration certify_delay_;
   bool foreign_ = false;
+  bool sends_revocations_ = false;
+  std::set<std::string> refused_serials_;
   absl::Duration clock_offset_;
   std::vector<std::string> requests_;
   std::vector<std::string> serials_;

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/bytes.h"
+#include "common/x509/certificate.h"
 #include "tests/testing/proxy_fixture.h"
 #include "tests/testing/raw_tls.h"
 
@@ -185,6 +187,22 @@ TEST_F(ReauthTest, ACertificateOfAForeignRootEndsTheConnection) {
   clock_.Advance(0.4 * kTtl);
   EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
   EXPECT_TRUE(pair_.server.AwaitClosed(CloseReason::kReauthFailed)) << pair_.server.Reasons();
+}
+
+// A stolen intermediate renews nobody's open connection once it is revoked.
+TEST_F(ReauthTest, ACertificateOfARevokedCaEndsTheConnection) {
+  Socket socket = Begin();
+  const TestCa stolen = pair_.ca.Intermediate();
+  x509::Revocation revocation{.by = x509::RevokedBy::kIssuer, .sequence = 3, .reason = "stolen"};
+  revocation.subject = base::ToHex(x509::Sha256OfCertificate(stolen.Intermediates().front().get()));
+  pair_.server.PublishRevocations({revocation});
+  clock_.Advance(0.5 * kTtl);
+  EXPECT_TRUE(Echoes(socket)) << "it does not stand on that one";
+  RenewClient(socket, stolen);
+  clock_.Advance(0.4 * kTtl);
+  EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
+  EXPECT_TRUE(pair_.server.AwaitClosed(CloseReason::kReauthFailed)) << pair_.server.Reasons();
+  EXPECT_NE(pair_.server.Failures().find("revo"), std::string::npos) << pair_.server.Failures();
 }
 
 TEST_F(ReauthTest, WhoHasNothingNewerIsDealtWithWhenTheEndComes) {

@@ -125,6 +125,7 @@ TEST_F(RenewalClockTest, ASleepOfADayPartIsFollowedByARenewalAtOnce) {
 TEST_F(RenewalClockTest, AJustExpiredCertificateRecoversByItselfWhenTheIssuerIsBack) {
   StartProxy();
   ASSERT_TRUE(Renews(1));
+  ASSERT_TRUE(Becomes(true));  // with the first list of revocations
   std::filesystem::remove(dir_.Path("token"));
   issuer_.reset();
   Sleep(absl::Minutes(90));
@@ -186,6 +187,7 @@ TEST_F(RenewalClockTest, AClockThatIsSetForwardIsNoticedMeasuredAndFollowedByARe
 TEST_F(RenewalClockTest, AClockThatIsBehindSaysHowFarAndRecoversWhenItIsPutRight) {
   StartProxy();
   ASSERT_TRUE(Renews(1));
+  ASSERT_TRUE(Becomes(true));  // with the first list of revocations
   proxy_clock_.SetAhead(-absl::Minutes(10));
   ASSERT_TRUE(Becomes(false));
   const auto why = [this] { return std::string(manager_->CheckUsable().message()); };

@@ -153,6 +153,27 @@ TEST_F(ProxyRevocationsTest, AListThatIsNotUnderstoodAsAWholeIsRefused) {
   EXPECT_FALSE(Refuses(kOther));
 }
 
+// What the issuer wants is not what is in force: --max-stale counts from the last list that was.
+TEST_F(ProxyRevocationsTest, AListThatWasRefusedIsNotConfirmedUntilOneIsApplied) {
+  constexpr auto kRevocations = static_cast<size_t>(TrustKind::kRevocations);
+  ASSERT_TRUE(StartAndConnect());
+  issuer_.SetRevocations({Id(kOther)});
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return Refuses(kOther); }));
+  issuer_.SendRevocations(1, 1);
+  std::string error;
+  ASSERT_TRUE(AwaitAnswer(1, &error));
+  EXPECT_NE(error, "");
+  const auto before = manager_->status().confirmed[kRevocations];
+  const testing::TestCa other("other.org");
+  issuer_.SetBundles({&other});
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return manager_->status().confirmed[0] > before; }));
+  EXPECT_EQ(manager_->status().confirmed[kRevocations], before);
+  EXPECT_EQ(manager_->times().confirmed(), before) << "the oldest counts for --max-stale";
+  issuer_.SetRevocations({});
+  EXPECT_TRUE(
+      RunUntil(*loop_, [&] { return manager_->status().confirmed[kRevocations] > before; }));
+}
+
 TEST_F(ProxyRevocationsTest, ADamagedStateServesNothingBeforeTheIssuerWasHeard) {
   ASSERT_TRUE(StartAndConnect());
   issuer_.SetRevocations({Id(kOther)});

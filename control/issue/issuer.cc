@@ -15,6 +15,7 @@
 #include "common/x509/chain_verifier.h"
 #include "common/x509/digest.h"
 #include "common/x509/key.h"
+#include "common/x509/member_key.h"
 #include "common/x509/public_key.h"
 #include "control/issue/check_signed.h"
 #include "control/issue/registry.h"
@@ -52,6 +53,21 @@ absl::Status CheckRequestedUri(const x509::VerifiedCsr& csr,
                                "\", which this issuer never grants: leave the URI SAN out"));
   }
   return absl::OkStatus();
+}
+
+// The SHA-256 of the key that the entry names, in hexadecimal; nullopt: it names none.
+std::optional<std::string> MemberKeyOf(const store::Entry& entry) {
+  for (const std::string_view selector : entry.selectors) {
+    if (selector.starts_with(x509::kMemberKeySelector)) {
+      return std::string(selector.substr(x509::kMemberKeySelector.size()));
+    }
+  }
+  return std::nullopt;
+}
+
+absl::Status MemberRefusal(std::string_view why) {
+  return Refuse(RefusalReason::kRevoked,
+                base::StrCat("the member's key was revoked: ", base::Printable(why)));
 }
 
 void Audit(const IssueRequest& request, const absl::StatusOr<IssueResult>& answer) {
@@ -125,6 +141,9 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
   if (absl::Status status = CheckIdentityNotRevoked(entry->spiffe_id); !status.ok()) {
     return status;
   }
+  if (absl::Status status = CheckMemberNotRevoked(*entry); !status.ok()) {
+    return status;
+  }
   if (csr->uri.has_value() && *csr->uri != entry->spiffe_id.uri()) {
     return Refuse(RefusalReason::kIdentityMismatch,
                   base::StrCat("the CSR asks for \"", base::Printable(*csr->uri),
@@ -188,8 +207,20 @@ absl::Status Issuer::CheckNotRevoked(const x509::VerifiedCsr& csr,
   return absl::OkStatus();
 }
 
+// Whatever is shown: a certificate that the member's key once attested to is worth what the key is.
+absl::Status Issuer::CheckMemberNotRevoked(const store::Entry& entry) const {
+  const std::optional<std::string> key = MemberKeyOf(entry);
+  if (revocations_ == nullptr || !key.has_value()) {
+    return absl::OkStatus();
+  }
+  const std::shared_ptr<const x509::RevocationSet> revoked = revocations_->current();
+  const x509::Revocation* const found = revoked->Find(x509::RevokedBy::kKey, *key);
+  return found == nullptr ? absl::OkStatus() : MemberRefusal(found->reason);
+}
+
 // After the certificate is in the log, and before anybody has it. Who deletes an entry, or revokes
-// its identity, from here on finds the certificate in the log; who did so before is seen here.
+// its identity or its member's key, from here on finds the certificate in the log; who did so
+// before is seen here. For that the store is asked: what is kept in memory may be a moment older.
 absl::Status Issuer::CheckEntryStands(const store::Entry& entry) {
   const absl::StatusOr<store::Entry> still = store_.entries().GetEntry(entry.id);
   if (absl::IsNotFound(still.status())) {
@@ -198,7 +229,15 @@ absl::Status Issuer::CheckEntryStands(const store::Entry& entry) {
   if (!still.ok()) {
     return StoreRefusal(still.status());
   }
-  return absl::OkStatus();
+  const std::optional<std::string> key = MemberKeyOf(entry);
+  if (!key.has_value()) {
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<bool> revoked = store_.revocations().IsRevoked(x509::RevokedBy::kKey, *key);
+  if (!revoked.ok()) {
+    return StoreRefusal(revoked.status());
+  }
+  return *revoked ? MemberRefusal("while its certificate was made") : absl::OkStatus();
 }
 
 absl::StatusOr<store::Entry> Issuer::FindEntry(const attest::Attestation& attestation) {

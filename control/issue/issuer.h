@@ -92,6 +92,7 @@ class Issuer {
   absl::Status CheckNotRevoked(const x509::VerifiedCsr& csr,
                                const attest::Evidence& evidence) const;
   absl::Status CheckIdentityNotRevoked(const x509::SpiffeId& id) const;
+  absl::Status CheckMemberNotRevoked(const store::Entry& entry) const;
   absl::Status CheckEntryStands(const store::Entry& entry);
   absl::StatusOr<store::Entry> FindEntry(const attest::Attestation& attestation);
   // `replaces`: the serial of the certificate that was shown for this one; empty: none was.

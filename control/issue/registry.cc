@@ -94,6 +94,11 @@ absl::Status Registry::Normalize(store::Entry& entry) const {
     return absl::InvalidArgumentError(
         "selectors: a member's key stands alone in its entry; make an entry for each key");
   }
+  if (names_key) {
+    if (absl::Status good = CheckKeyNotRevoked(entry.selectors.front()); !good.ok()) {
+      return good;
+    }
+  }
   if (entry.allowed_addresses.size() > kMaxAllowedAddresses) {
     return TooMany("allowed_addresses", kMaxAllowedAddresses);
   }
@@ -105,6 +110,20 @@ absl::Status Registry::Normalize(store::Entry& entry) const {
     return absl::InvalidArgumentError("ports: 0 is no port; leave ports empty for every one");
   }
   return absl::OkStatus();
+}
+
+// A revoked key that an entry names is remembered for good (Revocations); of one that is enrolled
+// afterwards the revocation would be forgotten some day.
+absl::Status Registry::CheckKeyNotRevoked(std::string_view selector) const {
+  const std::string_view key = selector.substr(x509::kMemberKeySelector.size());
+  const absl::StatusOr<bool> revoked = store_.revocations().IsRevoked(x509::RevokedBy::kKey, key);
+  if (!revoked.ok()) {
+    return revoked.status();
+  }
+  return *revoked ? absl::FailedPreconditionError(
+                        "selectors: this key is revoked; make another one, or lift that first "
+                        "(`postern revoke list`)")
+                  : absl::OkStatus();
 }
 
 absl::StatusOr<store::Entry> Registry::CreateEntry(store::Entry entry) {

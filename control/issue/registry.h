@@ -44,8 +44,8 @@ class Registry {
 
   // InvalidArgument, naming the field: another trust domain, a reserved ID or one without a path,
   // no selector or one that does not parse, a selector "join-token:" (CreateToken makes those), a
-  // selector "key:" beside another,
-  // port 0, a TTL outside of its bounds, too many of something. AlreadyExists: see EntryStore.
+  // selector "key:" beside another, port 0, a TTL outside of its bounds, too many of something.
+  // FailedPrecondition: the key is revoked. AlreadyExists: see EntryStore.
   absl::StatusOr<store::Entry> CreateEntry(store::Entry entry);
 
   // `entry` as above, without selectors: the store adds the token's own, and a token attests to
@@ -61,6 +61,7 @@ class Registry {
 
  private:
   absl::Status Normalize(store::Entry& entry) const;
+  absl::Status CheckKeyNotRevoked(std::string_view selector) const;
 
   const x509::TrustDomain trust_domain_;
   const TtlPolicy ttl_;

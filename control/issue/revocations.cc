@@ -75,8 +75,12 @@ absl::Time Revocations::EndOf(const Revocation& wanted,
     case RevokedBy::kIssuer:
       // It may belong to a trust domain whose certificates we do not know.
       return absl::InfiniteFuture();
-    case RevokedBy::kSerial:
     case RevokedBy::kKey:
+      if (named.enrolled) {
+        return absl::InfiniteFuture();  // else its entry would let it in again
+      }
+      break;
+    case RevokedBy::kSerial:
       break;
   }
   // What the log does not know may be of another issuer below our roots: it lives at most as long

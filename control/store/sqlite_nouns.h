@@ -114,6 +114,7 @@ class SqliteRevocations : public RevocationStore {
       : database_(database), epoch_(epoch), clock_(clock) {}
   absl::StatusOr<RevocationList> ListRevocations() override;
   absl::StatusOr<x509::Revocation> Revoke(const x509::Revocation& wanted) override;
+  absl::StatusOr<bool> IsRevoked(x509::RevokedBy by, std::string_view subject) override;
   absl::StatusOr<std::vector<x509::Revocation>> Lift(uint64_t sequence) override;
   absl::StatusOr<uint64_t> Forget(absl::Time now) override;
   absl::StatusOr<bool> SetSigner(std::string_view ca_id) override;

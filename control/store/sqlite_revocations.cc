@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/x509/member_key.h"
 #include "control/store/sqlite_nouns.h"
 
 namespace postern::store {
@@ -69,10 +70,16 @@ absl::Status Collect(Statement& query, std::vector<Revocation>& revocations) {
 
 #define POSTERN_REVOCATION_COLUMNS "sequence, kind, subject, reason, revoked_at, forget_at"
 
-absl::Status Insert(Connection& connection, const Revocation& revocation) {
+enum class IfRevoked : uint8_t { kReplace, kKeep };
+
+absl::Status Insert(Connection& connection, const Revocation& revocation,
+                    IfRevoked before = IfRevoked::kReplace) {
   absl::StatusOr<Statement> insert =
-      connection.Prepare("INSERT OR REPLACE INTO revocations (" POSTERN_REVOCATION_COLUMNS
-                         ") VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+      connection.Prepare(before == IfRevoked::kReplace
+                             ? "INSERT OR REPLACE INTO revocations (" POSTERN_REVOCATION_COLUMNS
+                               ") VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+                             : "INSERT OR IGNORE INTO revocations (" POSTERN_REVOCATION_COLUMNS
+                               ") VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
   if (!insert.ok()) {
     return insert.status();
   }
@@ -87,40 +94,118 @@ absl::Status Insert(Connection& connection, const Revocation& revocation) {
       .Run();
 }
 
+// Whose certificates are looked for.
+struct IssuedFor {
+  std::string entry_id, spiffe_id;
+};
+
+// The certificates that were issued for an entry and live at `now`, as what revokes them.
+absl::Status AddLiving(Connection& connection, const IssuedFor& whose, std::string_view reason,
+                       absl::Time now, std::vector<Revocation>& revocations) {
+  absl::StatusOr<Statement> query = connection.Prepare(
+      "SELECT serial, not_after FROM certificates "
+      "WHERE spiffe_id = ?1 AND not_after > ?2 AND entry_id = ?3");
+  if (!query.ok()) {
+    return query.status();
+  }
+  query->Bind(1, whose.spiffe_id).Bind(2, absl::ToUnixSeconds(now)).Bind(3, whose.entry_id);
+  absl::StatusOr<bool> row = query->Step();
+  for (; row.ok() && *row; row = query->Step()) {
+    const absl::StatusOr<std::string> serial =
+        x509::CanonicalSubject(RevokedBy::kSerial, query->Text(0));
+    if (!serial.ok()) {
+      return absl::DataLossError("a stored serial does not parse: restore a backup");
+    }
+    revocations.push_back({.by = RevokedBy::kSerial,
+                           .subject = *serial,
+                           .reason = std::string(reason),
+                           .revoked_at = now,
+                           .forget_at = absl::FromUnixSeconds(query->Int(1)) + kClockMargin});
+  }
+  return row.status();
+}
+
+std::string SelectorOf(std::string_view key_sha256) {
+  return base::StrCat(x509::kMemberKeySelector, key_sha256);
+}
+
+// The entries that a member's key attests to; one at most, as entries stand.
+absl::StatusOr<std::vector<IssuedFor>> EnrolledWith(Connection& connection,
+                                                    std::string_view key_sha256) {
+  std::vector<IssuedFor> entries;
+  absl::StatusOr<Statement> query = connection.Prepare(
+      "SELECT e.id, e.spiffe_id FROM entry_selectors s JOIN entries e ON e.id = s.entry_id "
+      "WHERE s.selector = ?1");
+  if (!query.ok()) {
+    return query.status();
+  }
+  const std::string selector = SelectorOf(key_sha256);
+  absl::StatusOr<bool> row = query->Bind(1, selector).Step();
+  for (; row.ok() && *row; row = query->Step()) {
+    entries.push_back({query->Text(0), query->Text(1)});
+  }
+  if (!row.ok()) {
+    return row.status();
+  }
+  return entries;
+}
+
+// What a revoked member's key has vouched for goes with it. A certificate that was revoked before
+// stays so under its own number: lifting this one does not bring it back.
+absl::Status RevokeVouchedFor(Connection& connection, const Revocation& key) {
+  const absl::StatusOr<std::vector<IssuedFor>> entries = EnrolledWith(connection, key.subject);
+  if (!entries.ok()) {
+    return entries.status();
+  }
+  std::vector<Revocation> living;
+  for (const IssuedFor& entry : *entries) {
+    absl::Status read = AddLiving(connection, entry, key.reason, key.revoked_at, living);
+    if (!read.ok()) {
+      return read;
+    }
+  }
+  absl::Status status;
+  for (size_t i = 0; status.ok() && i < living.size(); ++i) {
+    living[i].sequence = key.sequence;
+    status = Insert(connection, living[i], IfRevoked::kKeep);
+  }
+  return status;
+}
+
+// Those that the key's entry was issued besides: each of them has a key of its own.
+absl::Status CountVouchedFor(Connection& connection, std::string_view key_sha256, int64_t now,
+                             NamedCertificates& named) {
+  const absl::StatusOr<std::vector<IssuedFor>> entries = EnrolledWith(connection, key_sha256);
+  if (!entries.ok()) {
+    return entries.status();
+  }
+  std::vector<Revocation> living;
+  for (const IssuedFor& entry : *entries) {
+    named.enrolled = true;
+    absl::Status read = AddLiving(connection, entry, "", absl::FromUnixSeconds(now), living);
+    if (!read.ok()) {
+      return read;
+    }
+  }
+  named.living += living.size();
+  for (const Revocation& one : living) {
+    named.last_not_after = std::max(named.last_not_after, one.forget_at - kClockMargin);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status RevokeCertificatesOf(Connection& connection, const Entry& entry, absl::Time now) {
   std::vector<Revocation> revocations;
-  {
-    absl::StatusOr<Statement> query = connection.Prepare(
-        "SELECT serial, not_after FROM certificates "
-        "WHERE spiffe_id = ?1 AND not_after > ?2 AND entry_id = ?3");
-    if (!query.ok()) {
-      return query.status();
-    }
-    query->Bind(1, entry.spiffe_id.uri()).Bind(2, absl::ToUnixSeconds(now)).Bind(3, entry.id);
-    absl::StatusOr<bool> row = query->Step();
-    for (; row.ok() && *row; row = query->Step()) {
-      const absl::StatusOr<std::string> serial =
-          x509::CanonicalSubject(RevokedBy::kSerial, query->Text(0));
-      if (!serial.ok()) {
-        return absl::DataLossError("a stored serial does not parse: restore a backup");
-      }
-      revocations.push_back({.by = RevokedBy::kSerial,
-                             .subject = *serial,
-                             .reason = base::StrCat("entry ", entry.id, " was deleted"),
-                             .revoked_at = now,
-                             .forget_at = absl::FromUnixSeconds(query->Int(1)) + kClockMargin});
-    }
-    if (!row.ok()) {
-      return row.status();
-    }
-  }
-  if (revocations.empty()) {
-    return absl::OkStatus();
+  absl::Status status =
+      AddLiving(connection, {entry.id, entry.spiffe_id.uri()},
+                base::StrCat("entry ", entry.id, " was deleted"), now, revocations);
+  if (!status.ok() || revocations.empty()) {
+    return status;
   }
   const absl::StatusOr<int64_t> sequence = NextSequence(connection);
-  absl::Status status = sequence.status();
+  status = sequence.status();
   for (size_t i = 0; status.ok() && i < revocations.size(); ++i) {
     revocations[i].sequence = static_cast<uint64_t>(*sequence);
     status = Insert(connection, revocations[i]);
@@ -155,12 +240,32 @@ absl::StatusOr<Revocation> SqliteRevocations::Revoke(const Revocation& wanted) {
       return sequence.status();
     }
     stored.sequence = static_cast<uint64_t>(*sequence);
-    return Insert(connection, stored);
+    absl::Status inserted = Insert(connection, stored);
+    return inserted.ok() && stored.by == RevokedBy::kKey ? RevokeVouchedFor(connection, stored)
+                                                         : inserted;
   });
   if (!status.ok()) {
     return status;
   }
   return stored;
+}
+
+absl::StatusOr<bool> SqliteRevocations::IsRevoked(RevokedBy by, std::string_view subject) {
+  bool revoked = false;
+  absl::Status status = database_.Read([&revoked, by, subject](Connection& connection) {
+    absl::StatusOr<Statement> query =
+        connection.Prepare("SELECT 1 FROM revocations WHERE kind = ?1 AND subject = ?2");
+    if (!query.ok()) {
+      return query.status();
+    }
+    absl::StatusOr<bool> row = query->Bind(1, x509::Token(by)).Bind(2, subject).Step();
+    revoked = row.ok() && *row;
+    return row.status();
+  });
+  if (!status.ok()) {
+    return status;
+  }
+  return revoked;
 }
 
 absl::StatusOr<std::vector<Revocation>> SqliteRevocations::Lift(uint64_t sequence) {
@@ -293,7 +398,8 @@ absl::StatusOr<NamedCertificates> SqliteRevocations::CountNamed(RevokedBy by,
       named.living = static_cast<uint64_t>(query->Int(0));
       named.last_not_after = absl::FromUnixSeconds(query->Int(1));
     }
-    return row.status();
+    return row.ok() && by == RevokedBy::kKey ? CountVouchedFor(connection, subject, now, named)
+                                             : row.status();
   });
   if (!status.ok()) {
     return status;

@@ -168,10 +168,12 @@ class PolicyStore {
       const std::vector<PolicyDocument>& documents) = 0;
 };
 
-// The certificates that a revocation names, as far as the log knows them.
+// The certificates that a revocation names, as far as the log knows them. Of a key that an entry
+// names, also those that were issued for that entry.
 struct NamedCertificates {
   uint64_t living = 0;                               // not expired
   absl::Time last_not_after = absl::InfinitePast();  // of these
+  bool enrolled = false;                             // an entry names the key
 };
 
 // What is revoked. Each change makes a new version of the list.
@@ -182,8 +184,13 @@ class RevocationStore {
   virtual absl::StatusOr<RevocationList> ListRevocations() = 0;
 
   // Stores `wanted` (a canonical subject; its own sequence and revoked_at are ignored) as of now
-  // and returns it as stored. What is revoked already is revoked anew, in its place.
+  // and returns it as stored. What is revoked already is revoked anew, in its place. With a key
+  // that an entry names go, in the same transaction and under the same number, the certificates
+  // that were issued for the entry and have not expired.
   virtual absl::StatusOr<x509::Revocation> Revoke(const x509::Revocation& wanted) = 0;
+
+  // Whether that (a canonical subject) is revoked by what has been stored before this call.
+  virtual absl::StatusOr<bool> IsRevoked(x509::RevokedBy by, std::string_view subject) = 0;
 
   // Takes back everything that came with that version of the list, and returns it. NotFound:
   // nothing (any more).

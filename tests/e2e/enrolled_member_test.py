@@ -2,6 +2,7 @@
 """Workloads that an entry names by their public key: no token, and nobody needed when a certificate
 has expired."""
 
+import json
 import os
 import re
 import unittest
@@ -103,6 +104,29 @@ class EnrolledMemberTest(LoopbackTest):
         self.assertEqual(exchange(port), b"")
 
         self.enrol("client", public)
+        client.wait_ready(30)
+        wait_until(lambda: exchange(port) == b"hello\n", 20, "traffic again")
+
+    def test_a_members_key_that_is_revoked_attests_to_nothing_until_that_is_lifted(self):
+        public = self.keygen("client")
+        self.enrol("client", public)
+        self.enrol("server", self.keygen("server"))
+        client, server, port = self.pair()
+        self.assertEqual(exchange(port), b"hello\n")
+        digest = lab.run(["sh", "-c", "openssl pkey -pubin -outform DER | sha256sum"],
+                         input=public).stdout.split()[0]
+        made = json.loads(self.issuer.postern("revoke", "--key-sha256", digest, "--reason",
+                                              "key stolen", "--output", "json").stdout)
+        # What it vouched for is out as well, at every peer.
+        self.assertGreaterEqual(made["certificates"], 1)
+        wait_until(lambda: exchange(port) == b"", 5, "the refusal")
+        wait_until(lambda: server.metric("postern_connections_closed_total",
+                                         reason="peer_revoked") > 0, 5, "the reason")
+        wait_until(lambda: self.issuer.refused("revoked") > 0, 20, "the refusal of its key")
+        self.assertRegex(self.issuer.log(), "refused reason=revoked evidence=enrolled_key .*"
+                         "member's key was revoked: key stolen")
+        wait_until(lambda: not client.is_ready(), 20, "the end of its certificate")
+        self.issuer.postern("revoke", "lift", str(made["number"]))
         client.wait_ready(30)
         wait_until(lambda: exchange(port) == b"hello\n", 20, "traffic again")
 

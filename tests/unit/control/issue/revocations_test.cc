@@ -33,6 +33,38 @@ x509::TrustDomain ExampleOrg() {
   return *x509::TrustDomain::Parse("example.org");
 }
 
+// Does something once, when it is asked for the time: after the entry was found and before the
+// certificate is logged.
+class InterferingClock final : public base::Clock {
+ public:
+  InterferingClock(const base::Clock& real, std::function<void()> then)
+      : real_(real), then_(std::move(then)) {}
+  absl::Time Now() const override {
+    if (then_) {
+      std::exchange(then_, nullptr)();
+    }
+    return real_.Now();
+  }
+  absl::Duration SinceBoot() const override { return real_.SinceBoot(); }
+  absl::Duration Awake() const override { return real_.Awake(); }
+
+ private:
+  const base::Clock& real_;
+  mutable std::function<void()> then_;
+};
+
+// Finds whoever comes to be a member with that key.
+class MemberAttestor final : public attest::Attestor {
+ public:
+  explicit MemberAttestor(std::string selector) : selector_(std::move(selector)) {}
+  absl::StatusOr<attest::Attestation> Attest(const attest::Evidence& /*evidence*/) override {
+    return attest::Attestation{.selectors = {selector_}, .entry_id = {}};
+  }
+
+ private:
+  const std::string selector_;
+};
+
 class RevocationsTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -172,34 +204,55 @@ TEST_F(RevocationsTest, ADeletedEntryIsSeenAfterReload) {
 }
 
 TEST_F(RevocationsTest, ACertificateWhoseEntryGoesMeanwhileIsNotHandedOut) {
-  // The clock is asked after the entry was found and before the certificate is logged.
-  class DeletingClock final : public base::Clock {
-   public:
-    DeletingClock(const base::Clock& real, std::function<void()> then)
-        : real_(real), then_(std::move(then)) {}
-    absl::Time Now() const override {
-      if (then_) {
-        std::exchange(then_, nullptr)();
-      }
-      return real_.Now();
-    }
-    absl::Duration SinceBoot() const override { return real_.SinceBoot(); }
-    absl::Duration Awake() const override { return real_.Awake(); }
-
-   private:
-    const base::Clock& real_;
-    mutable std::function<void()> then_;
-  };
   const auto token = registry_->CreateToken(store::Entry{.spiffe_id = *x509::SpiffeId::Parse(kWeb)},
                                             absl::ZeroDuration());
   ASSERT_TRUE(token.ok()) << token.status();
-  const DeletingClock clock(
+  const InterferingClock clock(
       clock_, [this, id = token->entry.id] { EXPECT_TRUE(registry_->DeleteEntry(id).ok()); });
   const auto issuer = *Issuer::Create({}, *ca_, *store_, *attestors_, clock);
   const auto refused =
       issuer->Issue({base::AsBytes(csr_), attest::JoinTokenEvidence{token->token}, "test"});
   EXPECT_EQ(ReasonOf(refused.status()), RefusalReason::kNoEntry) << refused.status();
   EXPECT_EQ(*store_->certificates().CountIssued(), 1U) << "it was made, and nobody has it";
+}
+
+TEST_F(RevocationsTest, ACertificateWhoseMembersKeyIsRevokedMeanwhileIsNotHandedOut) {
+  const std::string key(64, 'e');
+  MemberAttestor attestor("key:sha256:" + key);
+  ASSERT_TRUE(registry_
+                  ->CreateEntry({.spiffe_id = *x509::SpiffeId::Parse(kWeb),
+                                 .selectors = {"key:sha256:" + key}})
+                  .ok());
+  // Into the store alone: what the issuer keeps in memory comes a moment later.
+  const InterferingClock clock(clock_, [this, key] {
+    EXPECT_TRUE(store_->revocations()
+                    .Revoke({.by = RevokedBy::kKey, .subject = key, .reason = "stolen"})
+                    .ok());
+  });
+  const auto issuer = *Issuer::Create({}, *ca_, *store_, attestor, clock);
+  issuer->SetRevocations(revocations_.get());
+  const auto refused =
+      issuer->Issue({base::AsBytes(csr_), attest::JoinTokenEvidence{"any"}, "test"});
+  EXPECT_EQ(ReasonOf(refused.status()), RefusalReason::kRevoked) << refused.status();
+  EXPECT_EQ(*store_->certificates().CountIssued(), 1U) << "it was made, and nobody has it";
+}
+
+TEST_F(RevocationsTest, AMembersKeyStaysRevokedForAsLongAsItsEntryNamesIt) {
+  const std::string key(64, 'e');
+  ASSERT_TRUE(registry_
+                  ->CreateEntry({.spiffe_id = *x509::SpiffeId::Parse(kWeb),
+                                 .selectors = {"key:sha256:" + key}})
+                  .ok());
+  const auto made = Revoke(RevokedBy::kKey, key);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->revocation.forget_at, absl::InfiniteFuture());
+  const std::string stranger(64, 'f');
+  ASSERT_TRUE(Revoke(RevokedBy::kKey, stranger).ok());
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(registry_
+                                     ->CreateEntry({.spiffe_id = *x509::SpiffeId::Parse(kWeb),
+                                                    .selectors = {"key:sha256:" + stranger}})
+                                     .status()));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/x509/digest.h"
 #include "common/x509/member_key.h"
 #include "common/x509/member_proof.h"
 #include "common/x509/public_key.h"
@@ -106,6 +107,14 @@ class EnrolledMemberTest : public IssuerProcessTest {
     grpc::ClientContext context;
     return v1::Identity::NewStub(channel.channel())
         ->Certify(&context, request, response == nullptr ? &unused : response);
+  }
+  std::shared_ptr<const x509::Svid> SvidOf(const v1::CertifyResponse& response) {
+    std::vector<x509::X509Ptr> chain;
+    for (const std::string& der : response.chain_der()) {
+      chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
+    }
+    return std::make_shared<const x509::Svid>(
+        *x509::Svid::Create(std::move(chain), x509::SharePkey(csr_key_.get())));
   }
   double Refused(const std::string& reason) { return Metric("refused_total{reason=", reason); }
   double Metric(const std::string& name, const std::string& label) {
@@ -207,12 +216,7 @@ TEST_F(EnrolledMemberTest, ARemovedMemberNeitherAttestsNorRenews) {
   rpc::IssuerChannel channel = Channel();
   v1::CertifyResponse response;
   ASSERT_TRUE(Send(channel, Request(Honest(channel)), &response).ok());
-  std::vector<x509::X509Ptr> chain;
-  for (const std::string& der : response.chain_der()) {
-    chain.push_back(*x509::CertificateFromDer(base::AsBytes(der)));
-  }
-  const auto svid = std::make_shared<const x509::Svid>(
-      *x509::Svid::Create(std::move(chain), x509::SharePkey(csr_key_.get())));
+  const auto svid = SvidOf(response);
   EXPECT_TRUE(Certify(Channel(svid), ByCertificate()).status.ok());
   Remove(entry);
   EXPECT_EQ(Send(channel, Request(Honest(channel))).error_code(),
@@ -221,6 +225,51 @@ TEST_F(EnrolledMemberTest, ARemovedMemberNeitherAttestsNorRenews) {
   Enrol(member_.get(), "spiffe://example.org/db");
   ASSERT_TRUE(Send(channel, Request(Honest(channel)), &response).ok());
   EXPECT_EQ(response.spiffe_id(), "spiffe://example.org/db") << "as whom, the new entry says";
+}
+
+TEST_F(EnrolledMemberTest, ARevokedKeyNeitherAttestsNorRenewsUntilItIsLifted) {
+  Enrol(member_.get());
+  rpc::IssuerChannel channel = Channel();
+  v1::CertifyResponse response;
+  ASSERT_TRUE(Send(channel, Request(Honest(channel)), &response).ok());
+  const auto svid = SvidOf(response);
+  const std::string der = *x509::MemberKeyToDer(member_.get());
+  v1::RevokeRequest revoke;
+  revoke.mutable_revocation()->set_reason("stolen");
+  revoke.mutable_revocation()->set_key_sha256(
+      std::string(base::AsText(x509::Sha256(base::AsBytes(der)))));
+  v1::RevokeResponse revoked;
+  {
+    grpc::ClientContext context;
+    ASSERT_TRUE(
+        v1::Admin::NewStub(unix_channel_->channel())->Revoke(&context, revoke, &revoked).ok());
+  }
+  EXPECT_EQ(revoked.certificates(), 1U) << "what it attested to, though that has another key";
+  EXPECT_EQ(Send(channel, Request(Honest(channel))).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(Refused("revoked"), 1);
+  EXPECT_EQ(Certify(Channel(svid), ByCertificate()).status.error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(Refused("revoked"), 2);
+  // Nor is it enrolled anew.
+  v1::CreateEntryRequest request;
+  request.mutable_entry()->set_spiffe_id("spiffe://example.org/db");
+  request.mutable_entry()->add_selectors(x509::MemberKeySelector(base::AsBytes(der)));
+  v1::Entry entry;
+  {
+    grpc::ClientContext context;
+    EXPECT_EQ(v1::Admin::NewStub(unix_channel_->channel())
+                  ->CreateEntry(&context, request, &entry)
+                  .error_code(),
+              grpc::StatusCode::FAILED_PRECONDITION);
+  }
+  v1::LiftRevocationRequest lift;
+  lift.set_sequence(revoked.version().sequence());
+  grpc::ClientContext context;
+  ASSERT_TRUE(
+      v1::Admin::NewStub(unix_channel_->channel())->LiftRevocation(&context, lift, &revoked).ok());
+  EXPECT_TRUE(Send(channel, Request(Honest(channel))).ok());
+  EXPECT_TRUE(Certify(Channel(svid), ByCertificate()).status.ok());
 }
 
 TEST_F(EnrolledMemberTest, TheUnixSocketGivesNoChallenge) {

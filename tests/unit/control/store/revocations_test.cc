@@ -158,6 +158,33 @@ TEST_F(RevocationStoreTest, CountsWhatARevocationWouldName) {
   EXPECT_EQ(revocations.CountNamed(RevokedBy::kSpiffeId, web.spiffe_id.uri())->living, 0U);
 }
 
+TEST_F(RevocationStoreTest, AMembersKeyTakesWhatItsEntryWasIssuedAlong) {
+  const std::string key(64, 'e');
+  const Entry laptop = *store_->entries().CreateEntry(
+      {.spiffe_id = *x509::SpiffeId::Parse("spiffe://example.org/laptop"),
+       .selectors = {base::StrCat("key:sha256:", key)}});
+  const Entry web = NewEntry("/web");
+  Log("0a01", laptop, absl::Hours(1));
+  Log("0a02", laptop, absl::Hours(2));
+  Log("0a03", laptop, absl::Seconds(1));
+  Log("0a04", web, absl::Hours(1));
+  const Revocation before = Revoke(RevokedBy::kSerial, "a01");
+  clock_.Advance(absl::Minutes(1));
+  const auto named = *store_->revocations().CountNamed(RevokedBy::kKey, key);
+  EXPECT_TRUE(named.enrolled);
+  EXPECT_EQ(named.living, 2U);
+  EXPECT_EQ(named.last_not_after, clock_.Now() + absl::Hours(2) - absl::Minutes(1));
+  EXPECT_FALSE(*store_->revocations().IsRevoked(RevokedBy::kKey, key));
+  const Revocation made = Revoke(RevokedBy::kKey, key);
+  EXPECT_TRUE(*store_->revocations().IsRevoked(RevokedBy::kKey, key));
+  EXPECT_FALSE(*store_->revocations().IsRevoked(RevokedBy::kSerial, key));
+  ASSERT_THAT(List().revocations, SizeIs(3)) << "the key, its living one, and the one from before";
+  EXPECT_EQ(List().version.sequence, made.sequence) << "one version for all of them";
+  ASSERT_TRUE(store_->revocations().Lift(made.sequence).ok());
+  ASSERT_THAT(List().revocations, SizeIs(1));
+  EXPECT_EQ(List().revocations[0].sequence, before.sequence) << "that one was no part of it";
+}
+
 TEST_F(RevocationStoreTest, AnotherSignerMakesANewVersion) {
   EXPECT_FALSE(*store_->revocations().SetSigner("first"));
   EXPECT_FALSE(*store_->revocations().SetSigner("first"));

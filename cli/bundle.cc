@@ -158,6 +158,10 @@ json AsJson(const v1::BundleList& list) {
       one["age_seconds"] = bundle.age_seconds() < 0 ? json() : json(bundle.age_seconds());
       one["refresh_seconds"] = bundle.refresh_seconds();
       one["last_error"] = bundle.last_error();
+      one["max_age_seconds"] = bundle.max_age_seconds();
+      one["on_stale"] = bundle.on_stale();
+      one["stale"] = bundle.stale();
+      one["distrusted"] = bundle.distrusted();
     }
     bundles.push_back(std::move(one));
   }
@@ -180,6 +184,17 @@ void PrintList(const v1::BundleList& list, const std::string& output, std::ostre
         << (bundle.has_sequence() ? std::to_string(bundle.sequence()) : std::string("none"))
         << "\n  refresh    every " << absl::FormatDuration(absl::Seconds(bundle.refresh_seconds()))
         << "\n";
+    if (bundle.max_age_seconds() > 0) {
+      out << "  max age    " << absl::FormatDuration(absl::Seconds(bundle.max_age_seconds()))
+          << ", then " << bundle.on_stale() << "\n";
+    }
+    if (bundle.stale()) {
+      out << "  STALE      "
+          << (bundle.distrusted() ? "distrusted until its endpoint confirms it: its workloads are "
+                                    "refused"
+                                  : "its endpoint has not confirmed it; it goes on")
+          << "\n";
+    }
     if (!bundle.last_error().empty())
       out << "  error      " << bundle.last_error() << "\n";
   }

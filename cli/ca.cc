@@ -65,6 +65,8 @@ std::string StatusAsJson(const v1::CaStatus& status) {
     document["old_certificates_until"] = TimeText(status.old_certificates_until());
   if (!status.blocked().empty())
     document["blocked"] = status.blocked();
+  document["warnings"] =
+      std::vector<std::string>(status.warnings().begin(), status.warnings().end());
   document["cas"] = std::move(cas);
   return document.dump(2);
 }
@@ -87,6 +89,9 @@ void PrintStatus(const v1::CaStatus& status, const CaCommandOptions& options, st
         << " or until they are renewed\n";
   if (!status.blocked().empty())
     out << "the automatic rotation is held up: " << status.blocked() << "\n";
+  for (const std::string& warning : status.warnings()) {
+    out << "WARNING: " << warning << "\n";
+  }
   for (const v1::CaStatus::Ca& ca : status.cas()) {
     out << ca.role() << " " << ca.id().substr(0, kShownIdDigits) << "\n  state      " << ca.state()
         << "\n  not after  " << NotAfterText(ca) << "\n  key        "

@@ -64,14 +64,15 @@ absl::Status ReadAuthority(std::string_view whole, std::string_view authority, H
 
 // The parts of a --federate, each at most once.
 struct Parts {
-  std::string_view trust_domain, url, profile, endpoint_id, bundle, ca;
+  std::string_view trust_domain, url, profile, endpoint_id, bundle, ca, max_age, on_stale;
 
   absl::Status Take(std::string_view text) {
     const size_t equals = text.find('=');
     const std::string_view key = text.substr(0, equals);
     const std::pair<std::string_view, std::string_view*> known[] = {
-        {"trust-domain", &trust_domain}, {"url", &url},       {"profile", &profile},
-        {"endpoint-id", &endpoint_id},   {"bundle", &bundle}, {"ca", &ca}};
+        {"trust-domain", &trust_domain}, {"url", &url},          {"profile", &profile},
+        {"endpoint-id", &endpoint_id},   {"bundle", &bundle},    {"ca", &ca},
+        {"max-age", &max_age},           {"on-stale", &on_stale}};
     for (const auto& [name, value] : known) {
       if (equals == std::string_view::npos || key != name) {
         continue;
@@ -85,7 +86,7 @@ struct Parts {
     }
     return Wrong(text,
                  "is no part of a federation; known: trust-domain=, url=, profile=, endpoint-id=, "
-                 "bundle=, ca=");
+                 "bundle=, ca=, max-age=, on-stale=");
   }
 
   absl::Status Check() const {
@@ -115,6 +116,23 @@ struct Parts {
   }
 };
 
+// max-age= and on-stale=, as far as they are there.
+absl::Status ReadAge(const Parts& parts, FederationSpec& spec) {
+  if (!parts.max_age.empty() && (!absl::ParseDuration(base::ToAbsl(parts.max_age), &spec.max_age) ||
+                                 spec.max_age < kShortestMaxAge)) {
+    return absl::InvalidArgumentError(
+        base::StrCat("max-age: '", base::Printable(parts.max_age, 128), "' is no duration from ",
+                     absl::FormatDuration(kShortestMaxAge), " on; write 24h"));
+  }
+  for (const OnStale known : {OnStale::kKeep, OnStale::kDistrust}) {
+    if (parts.on_stale.empty() || parts.on_stale == Token(known)) {
+      spec.on_stale = known;
+      return absl::OkStatus();
+    }
+  }
+  return Wrong(parts.on_stale, "is no value of on-stale; write keep or distrust");
+}
+
 absl::Status In(std::string_view part, const absl::Status& status) {
   return absl::InvalidArgumentError(base::StrCat(part, ": ", base::Message(status)));
 }
@@ -123,6 +141,10 @@ absl::Status In(std::string_view part, const absl::Status& status) {
 
 std::string_view Token(Profile profile) noexcept {
   return profile == Profile::kWeb ? "https_web" : "https_spiffe";
+}
+
+std::string_view Token(OnStale on_stale) noexcept {
+  return on_stale == OnStale::kKeep ? "keep" : "distrust";
 }
 
 absl::StatusOr<HttpsUrl> HttpsUrl::Parse(std::string_view text) {
@@ -186,6 +208,9 @@ absl::StatusOr<FederationSpec> FederationSpec::Parse(std::string_view text) {
       return In("endpoint-id", Wrong(id->uri(), "lacks a path: no server has that identity"));
     }
     spec.endpoint_id = *std::move(id);
+  }
+  if (absl::Status read = ReadAge(parts, spec); !read.ok()) {
+    return read;
   }
   return spec;
 }

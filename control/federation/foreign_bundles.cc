@@ -15,6 +15,7 @@
 #include "common/x509/bundle_json.h"
 #include "common/x509/certificate.h"
 #include "common/x509/digest.h"
+#include "control/federation/bundle_age.h"
 
 namespace postern::federation {
 namespace {
@@ -95,7 +96,8 @@ using Bundles = std::shared_ptr<const x509::TrustBundleSet>;
 
 // One federation. Guarded by Impl::mutex, but for what never changes after Create.
 struct Relation {
-  explicit Relation(FederationSpec the_spec) : spec(std::move(the_spec)) {}
+  Relation(FederationSpec the_spec, absl::Time now)
+      : spec(std::move(the_spec)), age(spec.max_age, spec.on_stale, now) {}
 
   const FederationSpec spec;
   std::string ca_pem;
@@ -104,6 +106,7 @@ struct Relation {
   std::optional<ForeignBundle> held;
   Bundles bundles;  // of what is held; null where that trusts nothing
   std::optional<uint64_t> sequence;
+  BundleAge age;
   absl::Duration refresh = kDefaultRefresh;
 
   absl::Duration due = -absl::InfiniteDuration();  // SinceBoot
@@ -114,7 +117,8 @@ struct Relation {
   void Hold(ForeignBundle bundle, x509::SpiffeBundle parsed) {
     held = std::move(bundle);
     sequence = parsed.sequence;
-    refresh = Bounded(parsed.refresh_hint);
+    // Often enough that one failure does not make it stale.
+    refresh = std::min(Bounded(parsed.refresh_hint), std::max(spec.max_age / 3, kShortestRefresh));
     bundles.reset();
     if (parsed.bundle.has_value()) {
       std::vector<x509::TrustBundle> one;
@@ -145,6 +149,7 @@ struct ForeignBundles::Impl {
   Outcome Judge(Relation& relation, const std::string& document, bool accept_older, bool& replaced);
   Outcome Run(Relation& relation, bool accept_older);
   absl::Duration NextWait(const Relation& relation);
+  bool NoteAge(Relation& relation);
 
   const Options options;
   store::ForeignBundleStore& store;
@@ -161,7 +166,7 @@ absl::Status ForeignBundles::Impl::AddRelation(const FederationSpec& spec) {
   if (spec.trust_domain == options.own) {
     return InSpec(spec, "that is our own trust domain, whose roots come from our CA alone");
   }
-  auto relation = std::make_unique<Relation>(spec);
+  auto relation = std::make_unique<Relation>(spec, clock.Now());
   if (!spec.ca_file.empty()) {
     absl::StatusOr<std::string> pem = base::ReadFile(spec.ca_file);
     const absl::Status usable = pem.ok() ? x509::CertificatesFromPem(*pem).status() : pem.status();
@@ -302,8 +307,10 @@ ServerTrust ForeignBundles::Impl::TrustOf(const Relation& relation) const {
   if (endpoint_domain == options.own.name()) {
     trust.bundles = options.own_bundles();
   } else if (other != relations.end() && other->second->held.has_value()) {
-    // Of itself, or of another federation. Never what it was begun with once that is replaced.
-    trust.bundles = other->second->bundles;
+    // Of itself, or of another federation. Never what it was begun with once that is replaced. What
+    // is too old to be trusted by others is how it comes back itself.
+    const bool usable = other->second.get() == &relation || !other->second->age.distrusted();
+    trust.bundles = usable ? other->second->bundles : nullptr;
   } else {
     trust.bundles = relation.given;
   }
@@ -385,6 +392,29 @@ absl::Duration ForeignBundles::Impl::NextWait(const Relation& relation) {
   return wait * jitter(random);
 }
 
+// Whether who distributes the bundles has to know: one is withdrawn, or comes back.
+bool ForeignBundles::Impl::NoteAge(Relation& relation) {
+  const std::string& name = relation.spec.trust_domain.name();
+  const bool distrusts = relation.spec.on_stale == OnStale::kDistrust;
+  bool stale = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!relation.age.Look(relation.held, clock.Now())) {
+      return false;
+    }
+    stale = relation.age.stale();
+  }
+  if (stale) {
+    spdlog::warn("federation: bundle of {} is stale: not confirmed for {}; {}", name,
+                 absl::FormatDuration(relation.spec.max_age),
+                 distrusts ? "it is distrusted until it is, its workloads are refused"
+                           : "it goes on (on-stale=keep)");
+  } else {
+    spdlog::info("federation: bundle of {} is confirmed again", name);
+  }
+  return distrusts;
+}
+
 // One fetch with its book-keeping. The caller holds fetch_mutex.
 Outcome ForeignBundles::Impl::Run(Relation& relation, bool accept_older) {
   bool replaced = false;
@@ -402,7 +432,8 @@ Outcome ForeignBundles::Impl::Run(Relation& relation, bool accept_older) {
     relation.last_error = error;
     relation.due = clock.SinceBoot() + NextWait(relation);
   }
-  if (replaced && changed) {
+  const bool trust_changed = NoteAge(relation);
+  if ((replaced || trust_changed) && changed) {
     changed();
   }
   return outcome;
@@ -423,6 +454,9 @@ absl::StatusOr<std::unique_ptr<ForeignBundles>> ForeignBundles::Create(
   if (absl::Status loaded = impl->Load(); !loaded.ok()) {
     return loaded;
   }
+  for (const auto& [name, relation] : impl->relations) {
+    impl->NoteAge(*relation);  // before anybody is told of it
+  }
   return std::unique_ptr<ForeignBundles>(new ForeignBundles(std::move(impl)));
 }
 
@@ -436,13 +470,16 @@ void ForeignBundles::SetOnChange(std::function<void()> changed) {
 void ForeignBundles::RunDue() {
   for (const auto& [name, relation] : impl_->relations) {
     const std::lock_guard<std::mutex> fetching(impl_->fetch_mutex);
+    bool due = false;
     {
       const std::lock_guard<std::mutex> lock(impl_->mutex);
-      if (relation->due > impl_->clock.SinceBoot()) {
-        continue;
-      }
+      due = relation->due <= impl_->clock.SinceBoot();
     }
-    impl_->Run(*relation, false);
+    if (due) {
+      impl_->Run(*relation, false);
+    } else if (impl_->NoteAge(*relation) && impl_->changed) {
+      impl_->changed();
+    }
   }
 }
 
@@ -491,6 +528,10 @@ std::vector<ForeignStatus> ForeignBundles::Status() const {
     status.refresh = relation->refresh;
     status.last_error = relation->last_error;
     status.fetches = relation->fetches;
+    status.max_age = relation->spec.max_age;
+    status.on_stale = relation->spec.on_stale;
+    status.stale = relation->age.stale();
+    status.distrusted = relation->age.distrusted();
     all.push_back(std::move(status));
   }
   return all;

@@ -56,11 +56,16 @@ struct ForeignStatus {
   absl::Duration refresh = kDefaultRefresh;
   std::string last_error = {};  // of the latest fetch; empty: it went well, or there was none
   std::array<uint64_t, kFetchResultCount> fetches{};
+  absl::Duration max_age = kDefaultMaxAge;
+  OnStale on_stale = OnStale::kKeep;
+  bool stale = false;       // older than max_age
+  bool distrusted = false;  // and on_stale says that it is not to be used
 };
 
 // The bundles of the trust domains that this one is federated with: fetched, judged, kept in the
 // store, and given to who distributes them. What is held stays in force whatever a fetch brings,
-// until a good document replaces it. Thread-safe; RunDue and Refresh block on network and disk.
+// until a good document replaces it, or until it is too old for its federation's on-stale=.
+// Thread-safe; RunDue and Refresh block on network and disk.
 class ForeignBundles {
  public:
   using Fetch =

@@ -148,7 +148,7 @@ absl::Status Federation::Impl::Publish() {
   mesh::BundleSet set;
   set.bundles.push_back(RootsOf(*bundle));  // first: who asks for "the" bundle takes this one
   for (ForeignStatus& held : foreign->Status()) {
-    if (!held.root_der.empty()) {
+    if (!held.root_der.empty() && !held.distrusted) {
       set.bundles.push_back({std::move(held.trust_domain), std::move(held.root_der)});
     }
   }

@@ -114,7 +114,8 @@ void AddFederationOptions(CLI::App& app, Raw& raw) {
   app.add_option("--federate", raw.federate,
                  "Fetches the bundle of another trust domain, repeatable: "
                  "trust-domain=TD,url=https://HOST[:PORT][/PATH],profile=https_web[,ca=FILE] or "
-                 "...,profile=https_spiffe,endpoint-id=SPIFFE-ID[,bundle=FILE]")
+                 "...,profile=https_spiffe,endpoint-id=SPIFFE-ID[,bundle=FILE]; either with "
+                 "[,max-age=24h][,on-stale=distrust]")
       ->expected(1, CLI::detail::expected_max_vector_size)
       ->allow_extra_args(false);
 }

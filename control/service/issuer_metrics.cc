@@ -140,6 +140,14 @@ void FederationGauges(Families& families, const IssuerGauges& gauges) {
   for (const federation::ForeignStatus& one : gauges.federated) {
     Sample(roots, static_cast<double>(one.root_der.size()), one.trust_domain);
   }
+  prometheus::MetricFamily& stale = Family(families, Metric::kFederatedStale);
+  for (const federation::ForeignStatus& one : gauges.federated) {
+    Sample(stale, one.stale ? 1 : 0, one.trust_domain);
+  }
+  prometheus::MetricFamily& distrusted = Family(families, Metric::kFederatedDistrusted);
+  for (const federation::ForeignStatus& one : gauges.federated) {
+    Sample(distrusted, one.distrusted ? 1 : 0, one.trust_domain);
+  }
   FederationFetches(families, gauges);
   One(families, Metric::kBundlesServed, static_cast<double>(gauges.bundles_served));
 }
@@ -245,6 +253,7 @@ std::string IssuerMetricsText(const IssuerCounters& counters, const IssuerGauges
   One(families, Metric::kBuild, 1, POSTERN_VERSION);
   Process(families);
   Revocations(families, counters, gauges);
+  One(families, Metric::kRootsAging, static_cast<double>(gauges.rotation.roots_past_half_life));
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -90,7 +90,14 @@ namespace postern::service {
   X(kRevocationsBehind, "postern_issuer_revocations_not_followed", "gauge", "",                  \
     "Connected proxies that have not acknowledged the present list of revocations.")             \
   X(kStreamsRevoked, "postern_issuer_streams_revoked_total", "counter", "",                      \
-    "Mesh streams that were ended because their proxy was revoked.")
+    "Mesh streams that were ended because their proxy was revoked.")                             \
+  X(kFederatedStale, "postern_issuer_federated_bundle_stale", "gauge", "trust_domain",           \
+    "1 while the bundle of another trust domain is older than its max-age.")                     \
+  X(kFederatedDistrusted, "postern_issuer_federated_bundle_distrusted", "gauge", "trust_domain", \
+    "1 while it is withdrawn from the mesh for that (on-stale=distrust).")                       \
+  X(kRootsAging, "postern_issuer_roots_past_half_life", "gauge", "",                             \
+    "Roots of this trust domain that have outlived half of their life; postern ca status says "  \
+    "what comes next.")
 
 // What a caller showed for its certificate.
 enum class EvidenceKind : uint8_t { kJoinToken, kUnixPeer, kExistingCertificate, kEnrolledKey };

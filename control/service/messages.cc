@@ -77,6 +77,10 @@ v1::BundleList::Bundle ToMessage(const federation::ForeignStatus& foreign, absl:
   message.set_age_seconds(confirmed ? absl::ToInt64Seconds(now - foreign.fetched_at) : -1);
   message.set_refresh_seconds(absl::ToInt64Seconds(foreign.refresh));
   message.set_last_error(foreign.last_error);
+  message.set_max_age_seconds(absl::ToInt64Seconds(foreign.max_age));
+  message.set_on_stale(std::string(federation::Token(foreign.on_stale)));
+  message.set_stale(foreign.stale);
+  message.set_distrusted(foreign.distrusted);
   return message;
 }
 

@@ -43,6 +43,7 @@ v1::CaStatus ToMessage(const RotationReport& report) {
   message.mutable_not_followed()->Assign(report.not_followed.begin(), report.not_followed.end());
   message.set_old_certificates_until(absl::ToUnixSeconds(report.old_certificates_until));
   message.set_blocked(report.blocked);
+  message.mutable_warnings()->Assign(report.warnings.begin(), report.warnings.end());
   for (const ca::CaFacts& facts : report.state.cas) {
     v1::CaStatus::Ca& ca = *message.add_cas();
     ca.set_id(facts.record.id);

@@ -197,6 +197,10 @@ absl::StatusOr<RotationReport> StagedRotation::Report() const {
     }
     report.old_certificates_until = *until;
   }
+  for (const x509::AgingRoot& root :
+       x509::FindAgingRoots(*parts_.signer->bundles(), parts_.clock->Now())) {
+    report.warnings.push_back(base::StrCat(root.Sentence(), "; ", NextRootComes(*state)));
+  }
   report.state = *std::move(state);
   report.bundle_version = parts_.mesh->bundles()->version;
   report.not_followed = NotFollowed();
@@ -210,8 +214,10 @@ absl::StatusOr<RotationGauges> StagedRotation::Gauges() const {
   if (!state.ok()) {
     return state.status();
   }
+  const uint64_t aging =
+      x509::FindAgingRoots(*parts_.signer->bundles(), parts_.clock->Now()).size();
   const std::lock_guard lock(mutex_);
-  return RotationGauges{*std::move(state), NotFollowed().size(), !blocked_.empty()};
+  return RotationGauges{*std::move(state), NotFollowed().size(), !blocked_.empty(), aging};
 }
 
 bool StagedRotation::IsPast(double part, const CaFacts& ca) const {
@@ -323,7 +329,42 @@ void StagedRotation::NoteBlocked(const absl::Status& status) {
   blocked_ = status.ok() ? std::string() : std::move(text);
 }
 
+// What an operator need not do, or has to.
+std::string StagedRotation::NextRootComes(const RotationState& state) const {
+  if (parts_.plugged) {
+    return "give --ca-dir a CA below the next root before that";
+  }
+  if (state.phase != RotationPhase::kNone && state.kind == CaKind::kRoot) {
+    return "the rotation to the next one is under way";
+  }
+  const CaFacts* const root = state.Find(CaRole::kRoot, CaState::kCurrent);
+  if (!parts_.automatic || root == nullptr) {
+    return "`postern ca rotate --kind root` makes the next one, and nobody else does";
+  }
+  const absl::Duration life = root->not_after - root->record.created_at;
+  return base::StrCat("the automatic rotation begins at ",
+                      Utc(root->record.created_at + kDueAfter * life),
+                      ", `postern ca rotate --kind root` does it now");
+}
+
+void StagedRotation::RemindOfRoots() {
+  const absl::Duration now = parts_.clock->SinceBoot();
+  if (now - reminded_at_ < kLookWhenIdle) {
+    return;
+  }
+  const absl::StatusOr<RotationState> state = State();
+  if (!state.ok()) {
+    return;  // the store's error is told by whoever needs it
+  }
+  reminded_at_ = now;
+  for (const x509::AgingRoot& root :
+       reminder_.Look(*parts_.signer->bundles(), parts_.clock->Now())) {
+    spdlog::warn("{}; {}", root.Sentence(), NextRootComes(*state));
+  }
+}
+
 void StagedRotation::Tick() {
+  RemindOfRoots();
   bool finish = false;
   {
     const std::lock_guard lock(mutex_);

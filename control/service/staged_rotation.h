@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/x509/root_life.h"
 #include "control/ca/ca_rotation.h"
 #include "control/mesh/mesh_state.h"
 #include "control/store/store.h"
@@ -31,6 +32,7 @@ struct RotationReport {
   // owner has not renewed; the epoch: there is none.
   absl::Time old_certificates_until = absl::UnixEpoch();
   std::string blocked;  // why the automatic rotation does not go on; empty: it does, or is not due
+  std::vector<std::string> warnings;  // roots past half of their life, and what comes next
 };
 
 // How a rotation stands, for the scrape.
@@ -38,6 +40,7 @@ struct RotationGauges {
   ca::RotationState state;
   uint64_t not_followed = 0;
   bool blocked = false;
+  uint64_t roots_past_half_life = 0;
 };
 
 // When a step of a rotation may be made: the CA's side is CaRotation, who has followed is the mesh
@@ -80,7 +83,8 @@ class StagedRotation {
   // not be published.
   size_t Behind() const;
 
-  // The automatic rotation's next step, if it is due and may be made; about once a second.
+  // The automatic rotation's next step, if it is due and may be made, and a line in the log for a
+  // root that has outlived half of its life; about once a second.
   void Tick();
 
   // At the start, when the intermediate has expired: if it may and can, rotates at once, for an
@@ -103,6 +107,8 @@ class StagedRotation {
   absl::Status DriveActive(const ca::RotationState& state);
   absl::Status DriveIdle(const ca::RotationState& state);
   void NoteBlocked(const absl::Status& status);
+  void RemindOfRoots();
+  std::string NextRootComes(const ca::RotationState& state) const;
 
   const Parts parts_;
   std::mutex step_mutex_;  // one step at a time, with its checks
@@ -111,6 +117,8 @@ class StagedRotation {
   absl::Duration look_at_ = -absl::InfiniteDuration();
   bool all_followed_ = false;  // when it looked last
   absl::Duration complained_at_ = -absl::InfiniteDuration();
+  absl::Duration reminded_at_ = -absl::InfiniteDuration();
+  x509::RootReminder reminder_;
 
   mutable std::mutex mutex_;  // guards the next two
   std::string blocked_;

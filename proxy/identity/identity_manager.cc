@@ -13,6 +13,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/x509/root_life.h"
 #include "proxy/identity/describe_snapshot.h"
 #include "proxy/identity/endpoint_cache.h"
 #include "proxy/identity/file_source.h"
@@ -237,6 +238,7 @@ class IdentityManager::Impl final : public SourceSink {
   void Poll();
   void WatchFiles();
   void OnFileEvent();
+  void RemindOfRoots();
   void ReloadDestinations();
   void RefreshStatus();
   void Announce();
@@ -258,6 +260,7 @@ class IdentityManager::Impl final : public SourceSink {
   std::unique_ptr<Source> source_;
   Phase phase_ = Phase::kLoading;
   IdentityStatus identity_described_;  // what the status says of the snapshot; main loop
+  x509::RootReminder roots_;           // main loop
 
   mutable std::mutex mutex_;
   std::shared_ptr<const IdentitySnapshot> snapshot_;  // guarded by mutex_; written on the main loop
@@ -342,7 +345,19 @@ void IdentityManager::Impl::Poll() {
   if (!destinations_file_.empty() && destinations_watch_.Poll()) {
     ReloadDestinations();
   }
+  RemindOfRoots();
   RefreshStatus();
+}
+
+// Half of a root's life is enough to bring the next one everywhere; the last week is not.
+void IdentityManager::Impl::RemindOfRoots() {
+  const auto current = snapshot();
+  if (current == nullptr) {
+    return;
+  }
+  for (const x509::AgingRoot& root : roots_.Look(*current->bundles, clock_.Now())) {
+    spdlog::warn("{}: its trust domain needs the next one before that", root.Sentence());
+  }
 }
 
 void IdentityManager::Impl::WatchFiles() {
@@ -398,6 +413,7 @@ void IdentityManager::Impl::OnIdentity(std::shared_ptr<const x509::Svid> svid,
     const std::lock_guard lock(mutex_);
     snapshot_ = next;
   }
+  RemindOfRoots();
   if (phase_ == Phase::kStarted) {
     Announce();
     RefreshStatus();
@@ -451,6 +467,7 @@ void IdentityManager::Impl::RefreshStatus() {
   }
   next.endpoint_subscriptions = endpoints_.size();
   next.seen_in_mesh = seen_.size();
+  next.roots_past_half_life = roots_.count();
   const std::lock_guard lock(mutex_);
   status_ = std::move(next);
 }
@@ -537,6 +554,7 @@ telemetry::IdentityGauges IdentityManager::gauges() const {
   gauges.revocations = now.revocations;
   gauges.crl_entries = now.crl_entries;
   gauges.crls_stale = now.crls_stale;
+  gauges.roots_past_half_life = now.roots_past_half_life;
   gauges.bundle_epoch = now.bundle_version.epoch;
   gauges.bundle_sequence = now.bundle_version.sequence;
   gauges.policy_epoch = now.policy_version.epoch;

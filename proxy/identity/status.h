@@ -71,6 +71,8 @@ struct IdentityStatus {
   uint64_t crls_stale = 0;     // of these, past their nextUpdate
   std::string crl_error;       // of the last look at them; empty: none
 
+  uint64_t roots_past_half_life = 0;  // of all bundles
+
   uint64_t endpoint_subscriptions = 0;
   uint64_t seen_in_mesh = 0;
 };

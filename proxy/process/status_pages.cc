@@ -40,6 +40,7 @@ Json IdentityOf(const identity::IdentityStatus& identity) {
           {"reload_error", identity.reload_error},
           {"state_error", identity.state_error},
           {"trust_domains", identity.trust_domains},
+          {"roots_past_half_life", identity.roots_past_half_life},
           {"bundle_version", VersionOf(identity.bundle_version)}};
 }
 

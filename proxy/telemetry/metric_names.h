@@ -94,7 +94,9 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
   X(kRevocations, "postern_revocations", kGauge, "source",                                         \
     "What is revoked: entries of the issuer's list, and of the CRLs of files.")                    \
   X(kCrlsStale, "postern_crls_stale", kGauge, "",                                                  \
-    "CRLs past their nextUpdate: new connections with certificates of their CAs are refused.")
+    "CRLs past their nextUpdate: new connections with certificates of their CAs are refused.")     \
+  X(kRootsAging, "postern_roots_past_half_life", kGauge, "",                                       \
+    "Roots of the trust bundles that have outlived half of their life; the log names them.")
 
 enum class Metric : uint8_t {
 #define X(enumerator, name, kind, labels, help) enumerator,

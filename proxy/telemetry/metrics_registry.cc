@@ -295,6 +295,7 @@ void AddIdentity(const IdentityGauges& identity, Exposition& out) {
   out.Add(Metric::kRevocations, {"issuer"}, identity.revocations);
   out.Add(Metric::kRevocations, {"crl"}, identity.crl_entries);
   out.Add(Metric::kCrlsStale, {}, identity.crls_stale);
+  out.Add(Metric::kRootsAging, {}, identity.roots_past_half_life);
 }
 
 void AddProcess(Exposition& out) {

@@ -35,7 +35,8 @@ struct IdentityGauges {
   uint64_t revocations = 0;                                // in it
   uint64_t crl_entries = 0;                                // in the verified CRLs of files
   uint64_t crls_stale = 0;                                 // of these CRLs, past their nextUpdate
-  uint64_t reload_failures = 0;  // files that did not load; the old ones go on
+  uint64_t reload_failures = 0;       // files that did not load; the old ones go on
+  uint64_t roots_past_half_life = 0;  // of all bundles
 };
 
 // What the sources of numbers are. The functions are called at each scrape, from the scrape's

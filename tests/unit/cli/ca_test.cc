@@ -66,6 +66,7 @@ TEST_F(CaCommandTest, ShowsTheCasAndWhoHasNotFollowed) {
   v1::CaStatus& status = Tell("prepared");
   status.add_not_followed("spiffe://td/web 198.18.0.1");
   status.set_blocked("two proxies");
+  status.add_warnings("the root is old");
   v1::CaStatus::Ca& root = *status.add_cas();
   root.set_id(std::string(64, 'a'));
   root.set_role("root");
@@ -74,13 +75,15 @@ TEST_F(CaCommandTest, ShowsTheCasAndWhoHasNotFollowed) {
   EXPECT_THAT(Ask({"status"}).out,
               AllOf(HasSubstr("prepared, of the root"), HasSubstr("7.2"),
                     HasSubstr("  spiffe://td/web 198.18.0.1\n"), HasSubstr("held up: two proxies"),
-                    HasSubstr("root aaaaaaaaaaaaaaaa\n"), HasSubstr("elsewhere")));
+                    HasSubstr("WARNING: the root is old\n"), HasSubstr("root aaaaaaaaaaaaaaaa\n"),
+                    HasSubstr("elsewhere")));
   for (const auto& form : {std::vector<std::string>{"status", "--json"},
                            std::vector<std::string>{"status", "--output", "json"}}) {
     const json shown = json::parse(Ask(form).out);
     EXPECT_EQ(shown["phase"], "prepared");
     EXPECT_EQ(shown["kind"], "root");
     EXPECT_EQ(shown["not_followed"][0], "spiffe://td/web 198.18.0.1");
+    EXPECT_EQ(shown["warnings"][0], "the root is old");
     EXPECT_EQ(shown["cas"][0]["state"], "next");
     EXPECT_EQ(shown["cas"][0]["key_present"], false);
     EXPECT_THAT(shown["cas"][0]["not_after"].get<std::string>(), HasSubstr("Z"));

@@ -57,6 +57,13 @@ TEST(FederationSpecTest, ReadsBothProfiles) {
   EXPECT_EQ(web->profile, Profile::kWeb);
   EXPECT_EQ(web->url.ToString(), "https://b.test:8443/bundle");
   EXPECT_EQ(web->ca_file, "/ca.pem");
+  EXPECT_EQ(web->max_age, kDefaultMaxAge);
+  EXPECT_EQ(web->on_stale, OnStale::kKeep);
+  const auto aged = FederationSpec::Parse(
+      "trust-domain=b.test,url=https://b.test,profile=https_web,max-age=90m,on-stale=distrust");
+  ASSERT_TRUE(aged.ok()) << aged.status();
+  EXPECT_EQ(aged->max_age, absl::Minutes(90));
+  EXPECT_EQ(aged->on_stale, OnStale::kDistrust);
   EXPECT_FALSE(web->IsSelfServing());
 
   const auto spiffe = FederationSpec::Parse(
@@ -98,6 +105,9 @@ TEST(FederationSpecTest, SaysWhatIsWrong) {
       {spiffe + ",endpoint-id=spiffe://b.test", "lacks a path"},
       {spiffe + ",endpoint-id=spiffe://b.test/x,ca=/x", "ca is for https_web"},
       {web + ",colour=red", "'colour=red' is no part"},
+      {web + ",max-age=soon", "max-age: 'soon' is no duration"},
+      {web + ",max-age=2m", "max-age: '2m' is no duration from 3m"},
+      {web + ",on-stale=maybe", "'maybe' is no value of on-stale"},
   };
   for (const Row& row : rows) {
     const auto spec = FederationSpec::Parse(row.text);

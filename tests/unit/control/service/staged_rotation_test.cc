@@ -18,6 +18,7 @@ namespace {
 
 using ca::CaKind;
 using ca::RotationPhase;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -396,6 +397,31 @@ TEST_F(AutomaticRotationTest, RecoversFromAnIntermediateThatHasExpired) {
   ASSERT_TRUE(rotation_->RecoverExpired().ok());
   EXPECT_TRUE(signer_->CheckUsable().ok());
   EXPECT_THAT(BundlesOf(*signer_).bundles[0].root_der, SizeIs(1)) << "the same root";
+}
+
+TEST_F(StagedRotationTest, TellsOfARootThatHasOutlivedHalfOfItsLifeAndWhatComesNext) {
+  EXPECT_THAT(rotation_->Report()->warnings, IsEmpty());
+  EXPECT_EQ(rotation_->Gauges()->roots_past_half_life, 0U);
+  const X509* const root = signer_->current()->root.get();
+  clock_.Advance(x509::NotBefore(root) + (x509::NotAfter(root) - x509::NotBefore(root)) / 2 -
+                 clock_.Now() + absl::Seconds(1));
+  EXPECT_THAT(rotation_->Report()->warnings,
+              ElementsAre(AllOf(HasSubstr("example.org has outlived half of its life and ends at "),
+                                HasSubstr("the automatic rotation begins at "))));
+  EXPECT_EQ(rotation_->Gauges()->roots_past_half_life, 1U);
+  const IssuerCounters counters;
+  IssuerGauges gauges;
+  gauges.rotation = *rotation_->Gauges();
+  EXPECT_THAT(IssuerMetricsText(counters, gauges),
+              HasSubstr("postern_issuer_roots_past_half_life 1\n"));
+  Restart(/*automatic=*/false);
+  EXPECT_THAT(rotation_->Report()->warnings,
+              ElementsAre(HasSubstr("`postern ca rotate --kind root` makes the next one")));
+  ASSERT_TRUE(Step(RotationStep::kPrepare).ok());
+  EXPECT_THAT(rotation_->Report()->warnings, ElementsAre(HasSubstr("is under way")))
+      << "of the old root alone";
+  Restart(/*automatic=*/true, /*plugged=*/true);
+  EXPECT_THAT(rotation_->Report()->warnings, ElementsAre(HasSubstr("give --ca-dir a CA")));
 }
 
 }  // namespace

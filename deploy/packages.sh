@@ -23,6 +23,8 @@ postern_packages_test=(
   libgtest-dev libgmock-dev python3 binutils redis-server redis-tools postgresql postgresql-client
   iperf3 netcat-openbsd faketime haproxy wrk
   softhsm2 "pkcs11-provider|libengine-pkcs11-openssl"
+  e2fsprogs # a disk that becomes read-only
+  systemd valgrind libbenchmark-dev # tests that would be skipped: units, instructions, micro-benchmarks
 )
 # What tests/bench measures with, and what it compares with.
 postern_packages_bench=(

@@ -155,6 +155,12 @@ absl::StatusOr<IssueResult> Issuer::Decide(const IssueRequest& request) {
   const ca::SvidTemplate wanted{.id = entry->spiffe_id,
                                 .public_key = csr->public_key.get(),
                                 .ttl = std::clamp(wanted_ttl, ttl_.minimum(), kMaxTtl)};
+  if (budget_ != nullptr && !budget_->Take(entry->id, wanted.ttl)) {
+    return Refuse(RefusalReason::kRateLimited,
+                  base::StrCat("entry ", entry->id,
+                               " has been given thousands of certificates within one lifetime: "
+                               "who renews without end?"));
+  }
   const auto* shown = std::get_if<attest::ExistingCertificateEvidence>(&request.evidence);
   absl::StatusOr<IssueResult> issued =
       SignAndLog(wanted, entry->id, shown == nullptr ? "" : shown->peer.serial);

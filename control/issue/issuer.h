@@ -18,6 +18,7 @@
 #include "control/attest/attestor.h"
 #include "control/attest/refusal.h"
 #include "control/ca/ca_signer.h"
+#include "control/issue/entry_budget.h"
 #include "control/issue/revocations.h"
 #include "control/store/store.h"
 
@@ -81,6 +82,10 @@ class Issuer {
   // What is revoked gets nothing from now on. Before the first Issue; `revocations` outlives it.
   void SetRevocations(const Revocations* revocations) { revocations_ = revocations; }
 
+  // From now on an entry is given so many certificates and no more (EntryBudget). Before the first
+  // Issue.
+  void LimitEntries() { budget_ = std::make_unique<EntryBudget>(clock_); }
+
   const TtlPolicy& ttl() const { return ttl_; }
 
  private:
@@ -107,6 +112,7 @@ class Issuer {
   attest::Attestor& attestor_;
   const base::Clock& clock_;
   const Revocations* revocations_ = nullptr;
+  std::unique_ptr<EntryBudget> budget_;  // null: no limit
 
   // The signer and the bundles of which a leaf was judged as a peer would judge it.
   std::mutex judged_mutex_;  // guards the next two

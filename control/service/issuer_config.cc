@@ -82,7 +82,8 @@ void AddOptions(CLI::App& app, Raw& raw) {
                  "at all, or lifetime for as long as it lived")
       ->capture_default_str();
   app.add_option("--certify-rate", raw.certify_rate,
-                 "Certificates per second and source address; 0: no limit")
+                 "Certificates per second and source address; 0: no limit, nor that of an entry "
+                 "(2048 at once, and as many again spread over a lifetime)")
       ->capture_default_str();
   app.add_option("--max-connections", raw.max_connections,
                  "Connections to --listen at a time; those beyond are reset")

@@ -167,6 +167,9 @@ absl::Status IssuerProcess::Impl::OpenState() {
   }
   revocations = *std::move(read_revocations);
   issuer->SetRevocations(revocations.get());
+  if (config.certify_rate > 0) {
+    issuer->LimitEntries();
+  }
   registry = std::make_unique<issue::Registry>(config.trust_domain, ttl, *store, clock);
   auto state = mesh::MeshState::Create(*store, clock);
   if (!state.ok()) {

@@ -237,6 +237,28 @@ TEST_F(RevocationsTest, ACertificateWhoseMembersKeyIsRevokedMeanwhileIsNotHanded
   EXPECT_EQ(*store_->certificates().CountIssued(), 1U) << "it was made, and nobody has it";
 }
 
+// A thief who renews as fast as he can would make a list, once the entry is deleted, that nobody
+// can be sent any more: of this victim's certificates and of all that are revoked later.
+TEST_F(RevocationsTest, WhoRenewsWithoutEndIsStoppedBeforeTheListGrowsBeyondItsMessage) {
+  issuer_->LimitEntries();
+  auto newest = ByToken();
+  ASSERT_TRUE(newest.ok()) << newest.status();
+  const std::string entry = newest->entry_id;
+  const x509::VerifiedPeer stolen = PeerOf(*newest);
+  int given = 1;
+  while (given < 10'000 && newest.ok()) {
+    newest = Issue(attest::ExistingCertificateEvidence{stolen});
+    given += newest.ok() ? 1 : 0;
+  }
+  EXPECT_EQ(given, static_cast<int>(EntryBudget::kMost));
+  EXPECT_EQ(ReasonOf(newest.status()), RefusalReason::kRateLimited);
+  EXPECT_TRUE(absl::IsResourceExhausted(newest.status()));
+  EXPECT_TRUE(ByToken().ok()) << "another entry";
+  ASSERT_TRUE(registry_->DeleteEntry(entry).ok());
+  ASSERT_TRUE(revocations_->Reload().ok());
+  EXPECT_THAT(revocations_->list()->revocations, SizeIs(given));
+}
+
 TEST_F(RevocationsTest, AMembersKeyStaysRevokedForAsLongAsItsEntryNamesIt) {
   const std::string key(64, 'e');
   ASSERT_TRUE(registry_

@@ -93,6 +93,11 @@ namespace postern::base {
     "the detail says what was revoked, when and why; `postern revoke lift` takes it back")         \
   X(kCrlExpired, "crl_expired", "the CRL of one of the peer's CAs is out of date",                 \
     "replace the file of --crl by the CA's present CRL")                                           \
+  X(kBadProxyRequest, "bad_proxy_request",                                                         \
+    "what came at an outbound proxy port is no SOCKS5 or HTTP CONNECT request that is served",     \
+    "the detail says what is wrong with it; `curl --socks5-hostname` shows a good one")            \
+  X(kProxyRequestTimeout, "proxy_request_timeout",                                                 \
+    "a client of an outbound proxy port did not finish its request in time", "")                   \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

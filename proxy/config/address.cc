@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -7,6 +6,7 @@
 #include <vector>
 
 #include "common/base/bytes.h"
+#include "common/base/host_name.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
 #include "proxy/config/proxy_config.h"
@@ -16,29 +16,9 @@ namespace {
 
 constexpr std::string_view kUnixPrefix = "unix:";
 constexpr size_t kMaxUnixPath = 107;  // sockaddr_un::sun_path without its final NUL
-constexpr size_t kMaxName = 253;      // RFC 1035 section 2.3.4, as text
-constexpr size_t kMaxLabel = 63;
 
 absl::Status Wrong(std::string_view text, std::string_view what) {
   return absl::InvalidArgumentError(base::StrCat("'", base::Printable(text, 128), "' ", what));
-}
-
-bool IsHostName(std::string_view name) {
-  if (name.empty() || name.size() > kMaxName) {
-    return false;
-  }
-  const auto labels = base::Split(name, '.');
-  for (const std::string_view label : labels) {
-    const bool plain = std::ranges::all_of(label, [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-             c == '-' || c == '_';
-    });
-    if (label.empty() || label.size() > kMaxLabel || !plain) {
-      return false;
-    }
-  }
-  // What ends in a number was meant to be an address.
-  return !std::ranges::all_of(labels.back(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 absl::StatusOr<AddressSpec> ParseUnix(std::string_view text) {
@@ -190,7 +170,7 @@ absl::StatusOr<AddressSpec> AddressSpec::Parse(std::string_view text) {
     address.host = ip->ToString();
     return address;
   }
-  if (bracketed || !IsHostName(host)) {
+  if (bracketed || !base::IsHostName(host)) {
     return Wrong(text, kForms);
   }
   address.host = std::string(host);

@@ -14,7 +14,7 @@ postern_module(common/http USES common/base LINKS PkgConfig::HTTPLIB)
 postern_module(proxy/config USES common/base common/x509 LINKS postern_yaml CLI11::CLI11
   nlohmann_json::nlohmann_json)
 postern_module(proxy/telemetry USES common/base LINKS prometheus-cpp::core)
-postern_module(proxy/net USES common/base LINKS PkgConfig::UV)
+postern_module(proxy/net USES common/base LINKS PkgConfig::UV PkgConfig::CARES)
 postern_module(proxy/request USES common/base)
 postern_module(proxy/tls USES common/x509 LINKS OpenSSL::SSL)
 postern_module(proxy/intercept USES proxy/net LINKS nlohmann_json::nlohmann_json)

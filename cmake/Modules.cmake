@@ -22,7 +22,7 @@ postern_module(proxy/policy USES common/x509 proxy/config)
 postern_module(proxy/identity USES common/x509 common/rpc proto/postern/v1 proxy/net proxy/config
   proxy/policy proxy/telemetry)
 postern_module(proxy/session USES common/x509 common/handover proxy/config proxy/telemetry
-  proxy/net proxy/tls proxy/intercept proxy/policy proxy/identity)
+  proxy/net proxy/tls proxy/intercept proxy/policy proxy/identity proxy/request)
 postern_module(proxy/admin USES proxy/session proxy/telemetry proxy/config proxy/identity proxy/net
   common/http)
 

@@ -91,11 +91,11 @@ absl::Status CheckIssuer(const ProxyConfig& config) {
 }
 
 absl::Status CheckTraffic(const ProxyConfig& config) {
-  if (config.tunnels.empty() && config.intercept == InterceptMode::kNone &&
-      config.handover_fd < 0) {
+  if (config.tunnels.empty() && config.outbound_proxies.empty() &&
+      config.intercept == InterceptMode::kNone && config.handover_fd < 0) {
     return Invalid(
         "there is nothing to do; give --tunnel inbound,... or --tunnel outbound,... or "
-        "--intercept redirect");
+        "--outbound-proxy ADDR or --intercept redirect");
   }
   if (NeedsIdentity(config) && !HasIdentityFiles(config) && config.issuer.empty()) {
     return Invalid(
@@ -147,6 +147,9 @@ std::vector<Listening> ListeningPlaces(const ProxyConfig& config) {
   std::vector<Listening> places;
   for (const TunnelSpec& tunnel : config.tunnels) {
     places.push_back({base::StrCat("--tunnel ", tunnel.name), tunnel.listen});
+  }
+  for (size_t i = 0; i < config.outbound_proxies.size(); ++i) {
+    places.push_back({base::StrCat("--outbound-proxy (", i + 1, ")"), config.outbound_proxies[i]});
   }
   const auto add_text = [&places](std::string_view who, const std::string& text) {
     if (const auto address = AddressSpec::Parse(text); address.ok()) {

@@ -5,11 +5,15 @@
 #include <utility>
 
 #include "common/base/bytes.h"
+#include "common/base/host_name.h"
 #include "common/base/strings.h"
 #include "proxy/config/yaml_tree.h"
 
 namespace postern::config {
 namespace {
+
+// Of one destination; a session tries a few of them.
+constexpr size_t kMostEndpoints = 64;
 
 absl::StatusOr<x509::SpiffeIdPattern> ReadExactId(const YamlField& field) {
   const auto text = field.Text();
@@ -24,38 +28,97 @@ absl::StatusOr<x509::SpiffeIdPattern> ReadExactId(const YamlField& field) {
   return x509::SpiffeIdPattern::Exactly(*id);
 }
 
-// "IP:port", "[v6]:port", an address alone or ":port" alone.
-absl::Status ReadConnectTo(const YamlField& field, MeshDestination& destination) {
-  const auto text = field.Text();
-  if (!text.ok()) {
-    return text.status();
+// A host that may be a name and a port that may be missing: "IP:port", "[v6]:port", "name:port", an
+// address or a name alone, or ":port" alone.
+std::optional<EndpointSpec> ParseEndpoint(std::string_view whole) {
+  EndpointSpec endpoint;
+  if (const auto alone = base::IpAddress::Parse(whole); alone.ok()) {
+    endpoint.ip = *alone;
+    return endpoint;
   }
-  if (const auto alone = base::IpAddress::Parse(*text); alone.ok()) {
-    destination.connect_address = *alone;
-    return absl::OkStatus();
-  }
-  const std::string_view whole = *text;
   const size_t colon = whole.rfind(':');
-  const uint16_t port =
-      colon == std::string_view::npos
-          ? uint16_t{0}
-          : base::ParseNumber<uint16_t>(whole.substr(colon + 1)).value_or(uint16_t{0});
-  std::string_view host = whole.substr(0, colon == std::string_view::npos ? 0 : colon);
+  if (colon == std::string_view::npos) {
+    endpoint.name = base::CanonicalHostName(whole);
+    return base::IsHostName(whole) ? std::optional(endpoint) : std::nullopt;
+  }
+  endpoint.port = base::ParseNumber<uint16_t>(whole.substr(colon + 1)).value_or(uint16_t{0});
+  std::string_view host = whole.substr(0, colon);
   const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
   if (bracketed) {
     host = host.substr(1, host.size() - 2);
   }
-  const auto ip = base::IpAddress::Parse(host);
-  const bool host_fits = host.empty() || (ip.ok() && ip->is_v4() == !bracketed);
-  if (port == 0 || !host_fits) {
-    return field.Fault(base::StrCat("'", base::Printable(whole, 64),
-                                    "' is no address; write IP:port, [v6]:port, IP or :port"));
+  if (endpoint.port == 0 || host.empty()) {
+    return endpoint.port == 0 ? std::nullopt : std::optional(endpoint);
   }
-  destination.connect_port = port;
-  if (!host.empty()) {
-    destination.connect_address = *ip;
+  if (const auto ip = base::IpAddress::Parse(host); ip.ok()) {
+    endpoint.ip = *ip;
+    return ip->is_v4() != bracketed ? std::optional(endpoint) : std::nullopt;
   }
+  endpoint.name = base::CanonicalHostName(host);
+  return !bracketed && base::IsHostName(host) ? std::optional(endpoint) : std::nullopt;
+}
+
+absl::StatusOr<EndpointSpec> ReadEndpoint(const YamlField& field) {
+  const auto text = field.Text();
+  if (!text.ok()) {
+    return text.status();
+  }
+  std::optional<EndpointSpec> endpoint = ParseEndpoint(*text);
+  if (!endpoint.has_value()) {
+    return field.Fault(base::StrCat(
+        "'", base::Printable(*text, 64),
+        "' is no address; write IP:port, [v6]:port, name:port, one of these without its port, or "
+        ":port"));
+  }
+  return *std::move(endpoint);
+}
+
+// `endpoints` or `connectTo`: a list, or one that stands for it.
+absl::Status ReadEndpoints(const YamlField& spec, MeshDestination& destination) {
+  const auto list = spec.Find("endpoints");
+  const auto one = spec.Find("connectTo");
+  if (list && one) {
+    return one->Fault("says with endpoints where to connect to; leave one of them out");
+  }
+  if (one) {
+    auto endpoint = ReadEndpoint(*one);
+    if (endpoint.ok()) {
+      destination.endpoints.push_back(*std::move(endpoint));
+    }
+    return endpoint.status();
+  }
+  if (!list) {
+    return absl::OkStatus();
+  }
+  auto endpoints = ReadList<EndpointSpec>(*list, ReadEndpoint);
+  if (!endpoints.ok()) {
+    return endpoints.status();
+  }
+  if (endpoints->size() > kMostEndpoints) {
+    return list->Fault(base::StrCat("has more than ", kMostEndpoints, " endpoints"));
+  }
+  for (size_t i = 0; i < endpoints->size(); ++i) {
+    if (std::find(endpoints->begin(), endpoints->begin() + static_cast<ptrdiff_t>(i),
+                  (*endpoints)[i]) != endpoints->begin() + static_cast<ptrdiff_t>(i)) {
+      return list->Fault(base::StrCat("names its endpoint ", i + 1, " twice"));
+    }
+  }
+  destination.endpoints = *std::move(endpoints);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadHostName(const YamlField& field) {
+  const auto text = field.Text();
+  if (!text.ok()) {
+    return text.status();
+  }
+  const std::string name = base::CanonicalHostName(*text);
+  if (!base::IsHostName(name)) {
+    return field.Fault(base::StrCat("'", base::Printable(*text, 64),
+                                    "' is no host name; addresses stand in addresses, and there "
+                                    "are no wildcards"));
+  }
+  return name;
 }
 
 // A list that is not there stays empty.
@@ -104,25 +167,45 @@ absl::Status ReadPins(const YamlField& field, MeshDestination& destination) {
 
 struct ParsedDestination {
   std::vector<base::Cidr> ranges;
+  std::vector<std::string> names;
   std::vector<uint16_t> ports;
   MeshDestination destination;
 };
 
-absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
-  ParsedDestination parsed;
-  if (auto status = spec.ExpectOnly({"addresses", "ports", "spiffeIds", "connectTo", "pins"});
-      !status.ok()) {
-    return status;
+// What the destination is known by: addresses, names, or both.
+absl::Status ReadKeys(const YamlField& spec, ParsedDestination& parsed) {
+  const auto names = spec.Find("names");
+  if (names) {
+    auto read = ReadList<std::string>(*names, ReadHostName);
+    if (!read.ok()) {
+      return read.status();
+    }
+    parsed.names = *std::move(read);
+  }
+  if (names && !spec.Find("addresses")) {
+    return absl::OkStatus();
   }
   const auto addresses = spec.Get("addresses");
   if (!addresses.ok()) {
     return addresses.status();
   }
   auto ranges = ReadList<base::Cidr>(*addresses, ReadCidr);
-  if (!ranges.ok()) {
-    return ranges.status();
+  if (ranges.ok()) {
+    parsed.ranges = *std::move(ranges);
   }
-  parsed.ranges = *std::move(ranges);
+  return ranges.status();
+}
+
+absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
+  ParsedDestination parsed;
+  absl::Status status = spec.ExpectOnly(
+      {"addresses", "names", "ports", "spiffeIds", "connectTo", "endpoints", "pins"});
+  if (status.ok()) {
+    status = ReadKeys(spec, parsed);
+  }
+  if (!status.ok()) {
+    return status;
+  }
   const auto ids = spec.Get("spiffeIds");
   if (!ids.ok()) {
     return ids.status();
@@ -139,15 +222,12 @@ absl::StatusOr<ParsedDestination> ReadSpec(const YamlField& spec) {
     }
     parsed.ports = *std::move(ports);
   }
-  if (const auto field = spec.Find("connectTo")) {
-    if (auto status = ReadConnectTo(*field, parsed.destination); !status.ok()) {
-      return status;
-    }
+  status = ReadEndpoints(spec, parsed.destination);
+  if (const auto field = spec.Find("pins"); field && status.ok()) {
+    status = ReadPins(*field, parsed.destination);
   }
-  if (const auto field = spec.Find("pins")) {
-    if (auto status = ReadPins(*field, parsed.destination); !status.ok()) {
-      return status;
-    }
+  if (!status.ok()) {
+    return status;
   }
   return parsed;
 }
@@ -175,16 +255,29 @@ absl::StatusOr<DestinationSet> DestinationSet::FromYaml(std::string_view yaml,
     const auto destination =
         std::make_shared<const MeshDestination>(std::move(parsed->destination));
     for (const base::Cidr& cidr : parsed->ranges) {
-      Range& range = set.ranges_[cidr];
-      for (const uint16_t port : parsed->ports) {
-        range.ports.try_emplace(port, destination);  // the first in the file counts
-      }
-      if (parsed->ports.empty() && range.other_ports == nullptr) {
-        range.other_ports = destination;
-      }
+      set.ranges_[cidr].Add(parsed->ports, destination);
+    }
+    for (const std::string& name : parsed->names) {
+      set.names_[name].Add(parsed->ports, destination);
     }
   }
   return set;
+}
+
+// The first in the file counts.
+void DestinationSet::Range::Add(const std::vector<uint16_t>& at,
+                                const std::shared_ptr<const MeshDestination>& is) {
+  for (const uint16_t port : at) {
+    ports.try_emplace(port, is);
+  }
+  if (at.empty() && other_ports == nullptr) {
+    other_ports = is;
+  }
+}
+
+std::shared_ptr<const MeshDestination> DestinationSet::Range::At(uint16_t port) const {
+  const auto exact = ports.find(port);
+  return exact != ports.end() ? exact->second : other_ports;
 }
 
 std::optional<MeshDestination> DestinationSet::Find(const base::IpAddress& ip,
@@ -192,10 +285,16 @@ std::optional<MeshDestination> DestinationSet::Find(const base::IpAddress& ip,
   std::shared_ptr<const MeshDestination> found;
   ranges_.ForEachAround(ip, [&found, port](const Range& range) {
     if (found == nullptr) {
-      const auto exact = range.ports.find(port);
-      found = exact != range.ports.end() ? exact->second : range.other_ports;
+      found = range.At(port);
     }
   });
+  return found != nullptr ? std::optional(*found) : std::nullopt;
+}
+
+std::optional<MeshDestination> DestinationSet::FindName(std::string_view name,
+                                                        uint16_t port) const {
+  const auto range = names_.find(base::CanonicalHostName(name));
+  const auto found = range != names_.end() ? range->second.At(port) : nullptr;
   return found != nullptr ? std::optional(*found) : std::nullopt;
 }
 

@@ -17,11 +17,21 @@
 
 namespace postern::config {
 
-// What is known of one address of the mesh: whom to expect there and where to dial. A value.
+// One place to dial for a destination. A value.
+struct EndpointSpec {
+  std::optional<base::IpAddress> ip;
+  std::string name;   // of a host, to be resolved; empty with `ip`. Neither: what was asked for
+  uint16_t port = 0;  // 0: the port that was asked for
+
+  bool operator==(const EndpointSpec&) const = default;
+};
+
+// What is known of one address or name of the mesh: whom to expect there and where to dial. A
+// value.
 struct MeshDestination {
-  std::vector<x509::SpiffeIdPattern> expected;     // exact identities; never empty
-  std::optional<base::IpAddress> connect_address;  // instead of the address that was asked for
-  uint16_t connect_port = 0;                       // 0: the port that was asked for
+  std::vector<x509::SpiffeIdPattern> expected;  // exact identities; never empty
+  // Where to dial, each as good as the next; empty: what was asked for.
+  std::vector<EndpointSpec> endpoints = {};
   std::shared_ptr<const x509::PeerPins> pins = nullptr;  // beyond the bundle; null: none
 
   bool operator==(const MeshDestination&) const = default;  // pins: the same object
@@ -31,11 +41,12 @@ struct MeshDestination {
 //   apiVersion: postern.dev/v1
 //   kind: Destination
 //   metadata: {name: db}
-//   spec: {addresses: [192.0.2.7, 10.0.0.0/8], ports: [5432], spiffeIds: [spiffe://td/db],
-//          connectTo: 192.0.2.8:15432,
+//   spec: {addresses: [192.0.2.7, 10.0.0.0/8], names: [db.example.org], ports: [5432],
+//          spiffeIds: [spiffe://td/db], endpoints: [192.0.2.8:15432, "db-2.example.org:15432"],
 //          pins: {caSha256: [sha256:HEX], keySha256: [sha256:HEX]}}
-// No ports means every port. The most specific CIDR wins, then an entry with the port, then the
-// first in the file.
+// Addresses, names or both. `connectTo: 192.0.2.8:15432` says the same as one endpoint. No ports
+// means every port. The most specific CIDR wins, then an entry with the port, then the first in the
+// file; a name is found as it is written, in any case, without wildcards.
 class DestinationSet {
  public:
   DestinationSet() = default;
@@ -45,15 +56,22 @@ class DestinationSet {
 
   // One hash lookup for each prefix length in the file, however many destinations there are.
   std::optional<MeshDestination> Find(const base::IpAddress& ip, uint16_t port) const;
-  bool empty() const { return ranges_.empty(); }
+  // By the name that a client asked for; without its final dot.
+  std::optional<MeshDestination> FindName(std::string_view name, uint16_t port) const;
+  bool empty() const { return ranges_.empty() && names_.empty(); }
 
  private:
-  // What the file says of one range. Destinations are shared by their document's ranges and ports.
+  // What the file says of one range or name. Destinations are shared by their document's ranges,
+  // names and ports.
   struct Range {
+    void Add(const std::vector<uint16_t>& at, const std::shared_ptr<const MeshDestination>& is);
+    std::shared_ptr<const MeshDestination> At(uint16_t port) const;
+
     absl::flat_hash_map<uint16_t, std::shared_ptr<const MeshDestination>> ports;
     std::shared_ptr<const MeshDestination> other_ports;
   };
   base::RangeMap<Range> ranges_;
+  absl::flat_hash_map<std::string, Range> names_;  // in their one spelling
 };
 
 }  // namespace postern::config

@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/bytes.h"
+#include "common/base/ip.h"
 #include "common/base/strings.h"
 
 namespace postern::config {
@@ -190,6 +191,47 @@ Values ShowHandover(const ProxyConfig& config) {
   return config.handover_fd < 0 ? Values() : Values{std::to_string(config.handover_fd)};
 }
 
+// Whoever reaches such a port speaks with this workload's identity.
+absl::Status AddOutboundProxy(ProxyConfig& config, std::string_view text) {
+  const auto address = AddressSpec::Parse(text);
+  if (!address.ok()) {
+    return address.status();
+  }
+  const auto ip = base::IpAddress::Parse(address->host);
+  if (!address->is_unix() && (!ip.ok() || !ip->IsLoopback())) {
+    return Invalid(text,
+                   "can be reached from elsewhere; write a loopback address such as "
+                   "127.0.0.1:1080, or unix:/path");
+  }
+  config.outbound_proxies.push_back(*address);
+  return absl::OkStatus();
+}
+
+absl::Status AddNameServer(ProxyConfig& config, std::string_view text) {
+  constexpr uint16_t kDnsPort = 53;
+  AddressSpec server;
+  if (const auto alone = base::IpAddress::Parse(text); alone.ok()) {
+    server.host = alone->ToString();
+    server.port = kDnsPort;
+  } else if (const auto address = AddressSpec::Parse(text);
+             address.ok() && address->port != 0 && base::IpAddress::Parse(address->host).ok()) {
+    server = *address;
+  } else {
+    return Invalid(text, "is no name server; write IP, IP:port or [v6]:port");
+  }
+  config.name_servers.push_back(std::move(server));
+  return absl::OkStatus();
+}
+
+template <auto Member>
+Values ShowAddresses(const ProxyConfig& config) {
+  Values values;
+  for (const AddressSpec& address : config.*Member) {
+    values.push_back(address.ToString());
+  }
+  return values;
+}
+
 absl::Status SetPeerMode(ProxyConfig& config, std::string_view text) {
   config.peer_mode_explicit = true;
   return SetWord<&ProxyConfig::peer_mode, ParsePeerMode>(config, text);
@@ -321,6 +363,11 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "pinned keys (SHA-256 over its SubjectPublicKeyInfo), and one of the pinned CA certificates "
      "(SHA-256 over the DER) on its verified path; each may be given several times.",
      true, AddTunnel, ShowTunnels},
+    {kTraffic, "outbound-proxy", "ADDR",
+     "Listens for SOCKS5 and HTTP CONNECT requests of applications on this host, told apart by the "
+     "first byte; they go the way of intercepted outbound connections. A loopback address or "
+     "unix:PATH only.",
+     true, AddOutboundProxy, ShowAddresses<&C::outbound_proxies>},
     {kTraffic, "intercept", "redirect|tproxy|none",
      "How traffic that the rules of `postern intercept` catch arrives.", false,
      SetWord<&C::intercept, ParseInterceptMode>, ShowWord<&C::intercept>},
@@ -350,8 +397,12 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "domain is let in.",
      false, SetPath<&C::policy_file>, ShowText<&C::policy_file>},
     {kTraffic, "destinations", "FILE",
-     "Addresses that are in the mesh and the identities expected there, YAML.", false,
-     SetPath<&C::destinations_file>, ShowText<&C::destinations_file>},
+     "Addresses and names that are in the mesh, the identities expected there and where to dial, "
+     "YAML.",
+     false, SetPath<&C::destinations_file>, ShowText<&C::destinations_file>},
+    {kTraffic, "name-server", "IP[:PORT]",
+     "Name server to ask instead of those of /etc/resolv.conf.", true, AddNameServer,
+     ShowAddresses<&C::name_servers>},
     {kTraffic, "crl", "FILE|DIR",
      "CRLs of the CAs of peers, PEM or DER, with the certificates of CAs that no bundle holds; "
      "re-read when they change. Past its nextUpdate a CRL refuses every new connection with its "
@@ -377,11 +428,14 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "Permissive ports: how long to wait for a client's first bytes before the server is let speak "
      "first.",
      false, SetDuration<&C::sniff_timeout, 1, kMinute>, ShowDuration<&C::sniff_timeout>},
-    {kLimits, "handshake-timeout", "DURATION", "Deadline of a TLS handshake.", false,
+    {kLimits, "handshake-timeout", "DURATION",
+     "Deadline of a TLS handshake, and of a request at an outbound proxy port.", false,
      SetDuration<&C::handshake_timeout, 10, 10 * kMinute>, ShowDuration<&C::handshake_timeout>},
     {kLimits, "connect-timeout", "DURATION", "Deadline of connecting to the next hop.", false,
      SetDuration<&C::connect_timeout, 10, 10 * kMinute>, ShowDuration<&C::connect_timeout>},
-    {kLimits, "lookup-timeout", "DURATION", "Deadline of looking a destination up at the issuer.",
+    {kLimits, "lookup-timeout", "DURATION",
+     "Deadline of looking a destination up at the issuer, and the name of one that was asked for "
+     "by name.",
      false, SetDuration<&C::lookup_timeout, 10, 10 * kMinute>, ShowDuration<&C::lookup_timeout>},
     {kLimits, "idle-timeout", "DURATION",
      "Ends a connection on which no byte moved for so long; 0 never does.", false,

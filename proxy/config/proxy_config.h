@@ -85,6 +85,8 @@ struct ProxyConfig {
   std::chrono::milliseconds max_stale{0};  // of what the issuer confirmed; 0: off
 
   std::vector<TunnelSpec> tunnels;
+  std::vector<AddressSpec> outbound_proxies;  // loopback or unix: SOCKS5 and HTTP CONNECT
+  std::vector<AddressSpec> name_servers;      // IP and port; empty: those of the system
   InterceptMode intercept = InterceptMode::kNone;
   uint16_t inbound_port = 15006;
   uint16_t outbound_port = 15001;

@@ -157,6 +157,13 @@ void EndpointCache::OnUnanswered(const AddressKey& key, Place place) {
   }
 }
 
+// Names stand in the file alone; the issuer knows addresses.
+std::optional<config::MeshDestination> EndpointCache::FindName(std::string_view name,
+                                                               uint16_t port) const {
+  const auto fixed = static_destinations();
+  return fixed != nullptr ? fixed->FindName(name, port) : std::nullopt;
+}
+
 bool EndpointCache::IsMeshMember(const base::IpAddress& ip) const {
   {
     const std::lock_guard lock(members_mutex_);

@@ -45,6 +45,8 @@ class EndpointCache final : public EndpointDirectory {
 
   std::unique_ptr<Query> Lookup(net::Loop& loop, const net::SocketAddress& destination,
                                 std::function<void(Answer)> done) override;
+  std::optional<config::MeshDestination> FindName(std::string_view name,
+                                                  uint16_t port) const override;
   bool IsMeshMember(const base::IpAddress& ip) const override;
 
   // Main loop from here on.

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "proxy/config/destinations.h"
@@ -33,6 +34,13 @@ class EndpointDirectory {
   // thread, and otherwise later. There is no deadline here: the caller has one.
   virtual std::unique_ptr<Query> Lookup(net::Loop& loop, const net::SocketAddress& destination,
                                         std::function<void(Answer)> done) = 0;
+
+  // What is known of a name that a client asked for; nullopt: nothing, and its addresses are looked
+  // up. Any thread.
+  virtual std::optional<config::MeshDestination> FindName(std::string_view /*name*/,
+                                                          uint16_t /*port*/) const {
+    return std::nullopt;
+  }
 
   // Whether `ip` is the address of a known mesh member: such a client is waited for in permissive
   // mode, not answered in plaintext. Any thread.

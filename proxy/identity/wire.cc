@@ -89,15 +89,18 @@ bool AddEndpoint(const v1::Endpoint& endpoint, config::MeshDestination& destinat
     }
     expected.push_back(x509::SpiffeIdPattern::Exactly(*id));
   }
+  config::EndpointSpec place;
   if (!endpoint.connect_address().empty()) {
     const auto connect = base::IpAddress::FromBytes(base::AsBytes(endpoint.connect_address()));
     if (!connect.ok()) {
       return false;
     }
-    destination.connect_address = *connect;
+    place.ip = *connect;
   }
-  if (endpoint.connect_port() != 0) {
-    destination.connect_port = static_cast<uint16_t>(endpoint.connect_port());
+  place.port = static_cast<uint16_t>(endpoint.connect_port());
+  if (std::find(destination.endpoints.begin(), destination.endpoints.end(), place) ==
+      destination.endpoints.end()) {
+    destination.endpoints.push_back(place);
   }
   for (auto& pattern : expected) {
     if (std::find(destination.expected.begin(), destination.expected.end(), pattern) ==
@@ -227,6 +230,9 @@ EndpointDirectory::Answer AnswerFromWire(const v1::MeshResponse::EndpointUpdate:
   }
   if (destination.expected.empty()) {
     return absl::UnavailableError("the issuer's endpoints are not those of the address asked for");
+  }
+  if (destination.endpoints == std::vector<config::EndpointSpec>(1)) {
+    destination.endpoints = {};  // what was asked for, which needs no words
   }
   return std::optional(std::move(destination));
 }

@@ -161,10 +161,10 @@ void Connector::Attempt::Finish() {
   }
   stream.reset();
   const std::string message = base::StrCat(target.ToString(), ": ", outcome.message());
-  absl::Status failed = absl::IsResourceExhausted(outcome) ? absl::ResourceExhaustedError(message)
-                                                           : absl::UnavailableError(message);
-  CarryErrno(outcome, failed);
-  call(std::move(failed));
+  call(Reworded(outcome,
+                absl::IsResourceExhausted(outcome) ? absl::StatusCode::kResourceExhausted
+                                                   : absl::StatusCode::kUnavailable,
+                message));
 }
 
 std::unique_ptr<Stream> Connector::Attempt::TakeAtOnce() {

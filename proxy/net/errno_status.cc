@@ -4,24 +4,11 @@
 #include <cerrno>
 #include <system_error>
 
+#include "absl/strings/cord.h"
+#include "absl/types/optional.h"
 #include "common/base/strings.h"
 
 namespace postern::net {
-namespace {
-
-constexpr char kErrnoPayload[] = "postern/errno";
-
-absl::Status MakeStatus(int error, const std::string& message) {
-  if (IsExhaustion(error) || error == EADDRNOTAVAIL) {
-    return absl::ResourceExhaustedError(message);
-  }
-  if (error == EACCES || error == EPERM) {
-    return absl::PermissionDeniedError(message);
-  }
-  return absl::UnavailableError(message);
-}
-
-}  // namespace
 
 std::string ErrnoText(int error) {
   return std::generic_category().message(error);
@@ -31,21 +18,39 @@ bool IsExhaustion(int error) {
   return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+namespace {
+
+constexpr char kErrnoPayload[] = "postern/errno";
+
+absl::StatusCode CodeOf(int error) {
+  if (IsExhaustion(error) || error == EADDRNOTAVAIL) {
+    return absl::StatusCode::kResourceExhausted;
+  }
+  if (error == EACCES || error == EPERM) {
+    return absl::StatusCode::kPermissionDenied;
+  }
+  return absl::StatusCode::kUnavailable;
+}
+
+}  // namespace
+
 absl::Status ErrnoStatus(int error, std::string_view what) {
-  absl::Status status = MakeStatus(error, base::StrCat(what, ": ", ErrnoText(error)));
-  status.SetPayload(kErrnoPayload, absl::Cord(std::to_string(error)));
+  absl::Status status(CodeOf(error), base::StrCat(what, ": ", ErrnoText(error)));
+  status.SetPayload(kErrnoPayload, absl::Cord(base::StrCat(error)));
   return status;
 }
 
 int ErrnoOf(const absl::Status& status) {
-  const auto payload = status.GetPayload(kErrnoPayload);
+  const absl::optional<absl::Cord> payload = status.GetPayload(kErrnoPayload);
   return payload.has_value() ? base::ParseNumber<int>(std::string(*payload)).value_or(0) : 0;
 }
 
-void CarryErrno(const absl::Status& from, absl::Status& to) {
-  if (const auto payload = from.GetPayload(kErrnoPayload); payload.has_value()) {
-    to.SetPayload(kErrnoPayload, *payload);
-  }
+absl::Status Reworded(const absl::Status& status, absl::StatusCode code, std::string_view message) {
+  absl::Status changed(code, base::ToAbsl(message));
+  status.ForEachPayload([&changed](absl::string_view url, const absl::Cord& payload) {
+    changed.SetPayload(url, payload);
+  });
+  return changed;
 }
 
 }  // namespace postern::net

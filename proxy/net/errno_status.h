@@ -16,10 +16,11 @@ std::string ErrnoText(int error);
 // EADDRNOTAVAIL), PermissionDenied for EACCES and EPERM, Unavailable for the rest.
 absl::Status ErrnoStatus(int error, std::string_view what);
 
-// The errno of a status that ErrnoStatus made, or of one that was given it by CarryErrno; 0: it has
-// none.
+// The system's error that such a status holds, also after Reworded; 0: none.
 int ErrnoOf(const absl::Status& status);
-void CarryErrno(const absl::Status& from, absl::Status& to);
+
+// Another code and message with the same system's error.
+absl::Status Reworded(const absl::Status& status, absl::StatusCode code, std::string_view message);
 
 // The errors with which accept and socket say that a limit was reached.
 bool IsExhaustion(int error);

@@ -36,6 +36,11 @@ class RequestReader {
   const Destination& destination() const { return destination_; }  // after kDone
   // After kDone: what came behind the request, which is the application's.
   base::ByteSpan rest() const { return base::ByteSpan(held_).subspan(used_); }
+  // The bytes are not needed any more; what was read from them stays.
+  void ForgetBytes() {
+    std::vector<uint8_t>().swap(held_);
+    used_ = 0;
+  }
   const absl::Status& fault() const { return fault_; }  // after kRefused: InvalidArgument
 
  private:

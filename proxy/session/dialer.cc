@@ -12,53 +12,13 @@ Dialer::Dialer(net::Loop& loop, const net::ConnectOptions& options, Done done)
 
 Dialer::~Dialer() = default;
 
-std::optional<Dialer::Dialled> Dialer::Dial(const net::SocketAddress& address) {
-  addresses_.push_back(address);
-  TryNext();
-  std::unique_ptr<net::Stream> stream = options_.near ? connector_->TakeAtOnce() : nullptr;
-  if (stream == nullptr) {
-    return std::nullopt;
-  }
-  return Dialled{std::move(stream), address};
-}
-
-void Dialer::DialName(const std::string& host, uint16_t port) {
-  options_.near = false;
-  resolver_.emplace(loop_, host, port,
-                    [this](absl::StatusOr<std::vector<net::SocketAddress>> addresses) {
-                      OnResolved(std::move(addresses));
-                    });
-}
-
-void Dialer::OnResolved(absl::StatusOr<std::vector<net::SocketAddress>> addresses) {
-  if (!addresses.ok()) {
-    const Done call = std::move(done_);
-    call(addresses.status());
-    return;
-  }
-  addresses_ = *std::move(addresses);
-  TryNext();
-}
-
-void Dialer::TryNext() {
-  const net::SocketAddress& address = addresses_[next_++];
+std::unique_ptr<net::Stream> Dialer::Dial(const net::SocketAddress& address) {
   connector_.emplace(loop_, address, options_,
                      [this](absl::StatusOr<std::unique_ptr<net::Stream>> stream) {
-                       OnConnected(std::move(stream));
+                       const Done call = std::move(done_);
+                       call(std::move(stream));
                      });
-}
-
-void Dialer::OnConnected(absl::StatusOr<std::unique_ptr<net::Stream>> stream) {
-  if (!stream.ok() && next_ < addresses_.size()) {
-    TryNext();
-    return;
-  }
-  const Done call = std::move(done_);
-  if (!stream.ok()) {
-    call(stream.status());
-    return;
-  }
-  call(Dialled{*std::move(stream), addresses_[next_ - 1]});
+  return options_.near ? connector_->TakeAtOnce() : nullptr;
 }
 
 std::optional<net::SocketAddress> FixedAddress(const config::AddressSpec& spec) {

@@ -336,7 +336,7 @@ void InboundSession::ConnectApp() {
     return;
   }
   if (via().tunnel != nullptr && !via().target.has_value()) {
-    StartConnect(via().tunnel->target);
+    StartConnect(TargetOf(*via().tunnel));
   } else {
     StartConnect(via().target.value_or(destination_));
   }

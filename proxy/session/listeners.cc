@@ -83,6 +83,19 @@ void ListenerShare::Clear() {
   entries_.clear();
 }
 
+// The addresses are literal: the configuration takes no others.
+void AddOutboundProxies(const config::ProxyConfig& config,
+                        std::vector<std::unique_ptr<ListenerSpec>>& specs) {
+  for (const config::AddressSpec& address : config.outbound_proxies) {
+    auto spec = std::make_unique<ListenerSpec>();
+    spec->name = base::StrCat("outbound-proxy:", address.ToString());
+    spec->direction = base::Direction::kOutbound;
+    spec->address = FixedAddress(address).value_or(net::SocketAddress(Ip("127.0.0.1"), 0));
+    spec->takes_requests = true;
+    specs.push_back(std::move(spec));
+  }
+}
+
 absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> ListenerSpecs(
     const config::ProxyConfig& config) {
   std::vector<std::unique_ptr<ListenerSpec>> specs;
@@ -99,6 +112,7 @@ absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> ListenerSpecs(
     spec->target = FixedAddress(tunnel.target);
     specs.push_back(std::move(spec));
   }
+  AddOutboundProxies(config, specs);
   if (config.intercept == config::InterceptMode::kNone) {
     return specs;
   }
@@ -131,6 +145,7 @@ absl::StatusOr<std::unique_ptr<Listeners>> Listeners::Open(net::Loop& loop,
   size_t position = 0;
   for (std::unique_ptr<ListenerSpec>& spec : *specs) {
     const std::string flag = spec->tunnel != nullptr ? base::StrCat("--tunnel ", spec->name)
+                             : spec->takes_requests  ? "--outbound-proxy"
                                                      : base::StrCat("--", spec->name, "-port");
     const absl::Status opened = listeners->OpenOne(loop, position++, std::move(spec), on_accept);
     if (!opened.ok()) {

@@ -36,7 +36,8 @@ class ListenerShare {
   std::map<size_t, Entry> entries_;
 };
 
-// The listeners that the config names, in its order: tunnels, then interception. Host names in
+// The listeners that the config names, in its order: tunnels, outbound proxy ports, then
+// interception. Host names in
 // listen addresses are looked up here, once. Errors name the flag and the address.
 absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> ListenerSpecs(
     const config::ProxyConfig& config);

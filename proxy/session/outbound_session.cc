@@ -38,6 +38,10 @@ void OutboundSession::GoTo(const net::SocketAddress& destination, ConnectOutcome
 }
 
 void OutboundSession::Start() {
+  if (via().takes_requests) {
+    StartRequest();
+    return;
+  }
   if (via().tunnel == nullptr) {
     StartOriginalDestination();
     return;
@@ -63,20 +67,26 @@ void OutboundSession::StartOriginalDestination() {
     }
     destination_ = *original;
   }
-  if (worker().own.Contains(destination_)) {
-    Fail(
-        CloseReason::kSelfLoop, Side::kDownstream,
-        absl::InvalidArgumentError(base::StrCat(destination_.ToString(), " is this proxy itself")));
-    return;
+  if (!RefuseSelf()) {
+    Classify();
   }
-  dial_ = destination_;
-  Classify();
+}
+
+// True: the connection would come back here for ever, and has failed.
+bool OutboundSession::RefuseSelf() {
+  if (!worker().own.Contains(destination_)) {
+    return false;
+  }
+  Fail(CloseReason::kSelfLoop, Side::kDownstream,
+       absl::InvalidArgumentError(base::StrCat(destination_.ToString(), " is this proxy itself")));
+  return true;
 }
 
 // ---------------------------------------------------------------- Classify
 
 void OutboundSession::Classify() {
   Advance(Phase::kClassify);
+  dial_ = destination_;
   if (worker().shared.endpoints == nullptr) {
     NotInMesh();
     return;
@@ -91,33 +101,53 @@ void OutboundSession::OnLookup(const identity::EndpointDirectory::Answer& answer
   if (phase() != Phase::kClassify) {
     return;
   }
-  if (absl::IsFailedPrecondition(answer.status())) {
-    Fail(CloseReason::kMeshDowngrade, Side::kUpstream, answer.status());
-  } else if (!answer.ok()) {
-    Fail(CloseReason::kLookupTimeout, Side::kUpstream, answer.status());
+  if (!answer.ok()) {
+    RefuseLookup(answer.status());
   } else if (answer->has_value()) {
-    InMesh(**answer);
+    InMesh(**answer, Place{destination_, ""});
   } else {
     NotInMesh();
   }
 }
 
+void OutboundSession::RefuseLookup(const absl::Status& why) {
+  Fail(absl::IsFailedPrecondition(why) ? CloseReason::kMeshDowngrade : CloseReason::kLookupTimeout,
+       Side::kUpstream, why);
+}
+
 void OutboundSession::NotInMesh() {
   if (worker().config().outbound_default == config::OutboundDefault::kDeny) {
     Fail(CloseReason::kDestinationDenied, Side::kUpstream,
-         absl::PermissionDeniedError(base::StrCat(destination_.ToString(), " is not in the mesh")));
+         absl::PermissionDeniedError(base::StrCat(
+             request_ != nullptr ? AskedFor() : destination_.ToString(), " is not in the mesh")));
     return;
   }
   carries_ = Carries::kUnseen;
   Connect();
 }
 
-void OutboundSession::InMesh(const config::MeshDestination& destination) {
-  dial_ = net::SocketAddress(
-      destination.connect_address.value_or(destination_.ip()),
-      destination.connect_port != 0 ? destination.connect_port : destination_.port());
+void OutboundSession::InMesh(const config::MeshDestination& destination, const Place& asked) {
   expected_ = destination.expected;
   pins_ = destination.pins;
+  if (destination.endpoints.empty()) {
+    places_ = asked.name.empty() ? std::vector<Place>() : std::vector<Place>{asked};
+    dial_ = asked.address;
+    NeedIdentity();
+    return;
+  }
+  for (const config::EndpointSpec& endpoint : destination.endpoints) {
+    Place place = asked;
+    if (endpoint.ip.has_value() || !endpoint.name.empty()) {
+      place.name = endpoint.name;
+    }
+    place.address = net::SocketAddress(endpoint.ip.value_or(asked.address.ip()),
+                                       endpoint.port != 0 ? endpoint.port : asked.address.port());
+    places_.push_back(std::move(place));
+  }
+  if (places_.size() == 1 && places_.front().name.empty()) {
+    dial_ = places_.front().address;
+    places_.clear();
+  }
   NeedIdentity();
 }
 
@@ -137,20 +167,27 @@ void OutboundSession::NeedIdentity() {
 
 void OutboundSession::Connect() {
   if (via().tunnel != nullptr && !via().target.has_value()) {
-    StartConnect(via().tunnel->target);
+    StartConnect(TargetOf(*via().tunnel));
+  } else if (!places_.empty()) {
+    StartConnect(std::move(places_));
+  } else if (request_ != nullptr && !request_->addresses.empty()) {
+    StartConnect(std::move(request_->addresses));
   } else {
     StartConnect(dial_);
   }
 }
 
 void OutboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
+  name_finder_.reset();
   if (carries_ == Carries::kMeshTls) {
     Handshake(std::move(stream));
     return;
   }
   upstream_ = std::make_unique<PlainTransport>(std::move(stream));
   outcome_.Connected();
-  StartRelay({});
+  if (Grant()) {
+    StartRelay({});
+  }
 }
 
 // ---------------------------------------------------------------- Handshake
@@ -193,7 +230,9 @@ void OutboundSession::Authorize() {
     return;
   }
   outcome_.Connected();
-  StartRelay({});
+  if (Grant()) {
+    StartRelay({});
+  }
 }
 
 // The engine has checked the expected identities inside the handshake; here they are checked on the
@@ -223,7 +262,15 @@ std::optional<base::Failure> OutboundSession::Judge() {
   return failure;
 }
 
-// ---------------------------------------------------------------- events of the relay
+// ---------------------------------------------------------------- events of the phases
+
+void OutboundSession::OnDownstreamReadable() {
+  if (phase() == Phase::kRequest) {
+    ReadRequest();
+  } else {
+    TakeEarlyBytes();
+  }
+}
 
 bool OutboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
   if (carries_ == Carries::kUnseen) {

@@ -52,27 +52,37 @@ constexpr PhaseTable MakeInbound() {
   return t;
 }
 
-// accept -> [original destination -> classify] -> [await identity] -> connect -> handshake ->
-// identify -> authorize -> relay -> close; a plaintext destination goes from connect to relay
+// accept -> [original destination or request -> classify] -> [await identity] -> connect ->
+// handshake -> identify -> authorize -> relay -> close; a plaintext destination goes from connect
+// to relay. Reconnect comes after a handshake and leads to one: never from the mesh to plaintext.
 constexpr PhaseTable MakeOutbound() {
   PhaseTable t;
-  t[At(Phase::kAccept)] = {
-      Deadline::kInstant,
-      CloseReason::kInternal,
-      {Phase::kOriginalDestination, Phase::kAwaitIdentity, Phase::kConnect, Phase::kClosed}};
+  t[At(Phase::kAccept)] = {Deadline::kInstant,
+                           CloseReason::kInternal,
+                           {Phase::kOriginalDestination, Phase::kRequest, Phase::kAwaitIdentity,
+                            Phase::kConnect, Phase::kClosed}};
+  t[At(Phase::kRequest)] = {Deadline::kRequest,
+                            CloseReason::kProxyRequestTimeout,
+                            {Phase::kClassify, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kReconnect)] = {Deadline::kConnect,
+                              CloseReason::kConnectTimeout,
+                              {Phase::kHandshake, Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kOriginalDestination)] = {
       Deadline::kInstant, CloseReason::kInternal, {Phase::kClassify, Phase::kClosed}};
-  t[At(Phase::kClassify)] = {Deadline::kLookup,
-                             CloseReason::kLookupTimeout,
-                             {Phase::kAwaitIdentity, Phase::kConnect, Phase::kClosed}};
-  t[At(Phase::kAwaitIdentity)] = {
-      Deadline::kHandshake, CloseReason::kNoIdentity, {Phase::kConnect, Phase::kClosed}};
+  t[At(Phase::kClassify)] = {
+      Deadline::kLookup,
+      CloseReason::kLookupTimeout,
+      {Phase::kAwaitIdentity, Phase::kConnect, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kAwaitIdentity)] = {Deadline::kHandshake,
+                                  CloseReason::kNoIdentity,
+                                  {Phase::kConnect, Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kConnect)] = {Deadline::kConnect,
                             CloseReason::kConnectTimeout,
-                            {Phase::kHandshake, Phase::kRelay, Phase::kClosed}};
-  t[At(Phase::kHandshake)] = {Deadline::kHandshake,
-                              CloseReason::kHandshakeTimeout,
-                              {Phase::kIdentify, Phase::kLinger, Phase::kClosed}};
+                            {Phase::kHandshake, Phase::kRelay, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kHandshake)] = {
+      Deadline::kHandshake,
+      CloseReason::kHandshakeTimeout,
+      {Phase::kIdentify, Phase::kReconnect, Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kIdentify)] = {Deadline::kInstant,
                              CloseReason::kInternal,
                              {Phase::kAuthorize, Phase::kLinger, Phase::kClosed}};
@@ -94,7 +104,8 @@ constexpr std::array<std::string_view, kPhaseCount> kTokens = {
     "classify",     "await_identity",
     "connect",      "handshake",
     "identify",     "authorize",
-    "server_first", "relay",
+    "server_first", "request",
+    "reconnect",    "relay",
     "linger",       "closed"};
 
 }  // namespace

@@ -25,6 +25,8 @@ enum class Phase : uint8_t {
   kIdentify,
   kAuthorize,
   kServerFirst,  // permissive inbound: whoever speaks first decides
+  kRequest,      // outbound proxy port: the client says where it wants to go
+  kReconnect,    // outbound: a handshake failed, another endpoint of the mesh is dialled
   kRelay,
   kLinger,  // an alert is on its way to a refused peer
   kClosed,
@@ -40,6 +42,7 @@ enum class Deadline : uint8_t {
   kLookup,     // config.lookup_timeout
   kConnect,    // config.connect_timeout
   kHandshake,  // config.handshake_timeout, counted from the first phase with this deadline
+  kRequest,    // config.handshake_timeout
   kIdle,       // config.idle_timeout, counted from the last byte that moved; 0: none
   kLinger,     // kLingerTime
 };

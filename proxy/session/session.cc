@@ -19,9 +19,6 @@ using base::CloseReason;
 using base::Side;
 using std::chrono::milliseconds;
 
-// A refused peer is read for so many bytes, lest it talks for ever.
-constexpr uint32_t kMaxDiscarded = 256U << 10U;
-
 // Of what the downstream says before the relay; most requests are shorter.
 constexpr size_t kMaxEarly = 4U << 10U;
 
@@ -108,13 +105,16 @@ void Session::ArmDeadline(Deadline deadline) {
       return;
     case Deadline::kConnect:
       handshake_until_ = milliseconds(0);  // a handshake after it counts anew
-      timer_.Start(config.connect_timeout);
+      timer_.Start(Share(config.connect_timeout));
+      return;
+    case Deadline::kRequest:
+      timer_.Start(config.handshake_timeout);
       return;
     case Deadline::kHandshake:
       if (handshake_until_.count() == 0) {
         handshake_until_ = worker_.loop.Now() + config.handshake_timeout;
       }
-      timer_.Start(std::max(handshake_until_ - worker_.loop.Now(), milliseconds(0)));
+      timer_.Start(Share(std::max(handshake_until_ - worker_.loop.Now(), milliseconds(0))));
       return;
     case Deadline::kIdle:
       if (config.idle_timeout.count() > 0) {
@@ -154,12 +154,14 @@ bool Session::IdleTimeLeft() {
 
 void Session::OnDeadline() {
   const CloseReason reason = PhasesOf(via_.direction)[At(phase_)].on_deadline;
-  const bool upstream = phase_ == Phase::kConnect || phase_ == Phase::kClassify;
+  const bool upstream =
+      phase_ == Phase::kConnect || phase_ == Phase::kReconnect || phase_ == Phase::kClassify;
   const Side side = upstream                      ? Side::kUpstream
                     : phase_ == Phase::kHandshake ? mesh_side()
                                                   : Side::kDownstream;
-  Fail(reason, side,
-       absl::DeadlineExceededError(base::StrCat("deadline of phase ", Token(phase_))));
+  FailOver(
+      FailureOf(reason, side,
+                absl::DeadlineExceededError(base::StrCat("deadline of phase ", Token(phase_)))));
 }
 
 // ---------------------------------------------------------------- identity and handshake
@@ -202,11 +204,12 @@ void Session::HandshakeStep(const TransportResult& result) {
       mesh.WantRead(true);
       return;
     case TransportOutcome::kEnd:
-      Fail(CloseReason::kHandshakeFailed, mesh_side(),
-           absl::DataLossError("the peer closed its connection during the handshake"));
+      FailOver(
+          FailureOf(CloseReason::kHandshakeFailed, mesh_side(),
+                    absl::DataLossError("the peer closed its connection during the handshake")));
       return;
     case TransportOutcome::kFailed:
-      FailBy(mesh, mesh_side());
+      FailOver(FailureOf(mesh, mesh_side()));
       return;
     case TransportOutcome::kDone:
       break;
@@ -246,19 +249,20 @@ void Session::PassPlaintext(telemetry::PlaintextReason reason) {
 
 void Session::StartConnect(const net::SocketAddress& address) {
   Advance(Phase::kConnect);
-  upstream_address_ = address;
-  std::optional<Dialer::Dialled> dialled = NewDialer().Dial(address);
-  if (dialled.has_value()) {
-    OnDialled(*std::move(dialled));
-    return;
+  if (!Dial(address)) {
+    WatchDownstream();
   }
-  WatchDownstream();
 }
 
-void Session::StartConnect(const config::AddressSpec& name) {
-  Advance(Phase::kConnect);
-  NewDialer().DialName(name.host, name.port);
-  WatchDownstream();
+// True: it is connected already, and the session has gone on.
+bool Session::Dial(const net::SocketAddress& address) {
+  upstream_address_ = address;
+  std::unique_ptr<net::Stream> stream = NewDialer().Dial(address);
+  if (stream == nullptr) {
+    return false;
+  }
+  OnDialled(std::move(stream));
+  return true;
 }
 
 Dialer& Session::NewDialer() {
@@ -266,24 +270,25 @@ Dialer& Session::NewDialer() {
   options.mark = worker_.config().mark;
   // The application that an inbound connection is for stands on this host.
   options.near = via_.direction == base::Direction::kInbound;
-  return dialer_.emplace(worker_.loop, options, [this](absl::StatusOr<Dialer::Dialled> dialled) {
-    OnDialled(std::move(dialled));
-  });
+  return dialer_.emplace(worker_.loop, options,
+                         [this](absl::StatusOr<std::unique_ptr<net::Stream>> stream) {
+                           OnDialled(std::move(stream));
+                         });
 }
 
-void Session::OnDialled(absl::StatusOr<Dialer::Dialled> dialled) {
+void Session::OnDialled(absl::StatusOr<std::unique_ptr<net::Stream>> stream) {
   dialer_.reset();
-  if (phase_ != Phase::kConnect) {
+  if (phase_ != Phase::kConnect && phase_ != Phase::kReconnect) {
     return;
   }
-  if (!dialled.ok()) {
-    Fail(absl::IsResourceExhausted(dialled.status()) ? CloseReason::kOverload
-                                                     : CloseReason::kConnectFailed,
-         Side::kUpstream, dialled.status());
+  if (!stream.ok()) {
+    FailOver(FailureOf(absl::IsResourceExhausted(stream.status()) ? CloseReason::kOverload
+                                                                  : CloseReason::kConnectFailed,
+                       Side::kUpstream, stream.status()));
     return;
   }
-  upstream_address_ = dialled->address;
-  OnConnected(std::move(dialled->stream));
+  finder_.reset();
+  OnConnected(*std::move(stream));
 }
 
 void Session::WatchDownstream() {
@@ -333,6 +338,9 @@ void Session::TakeEarlyBytes() {
 
 void Session::StartRelay(base::ByteSpan first_bytes) {
   Advance(Phase::kRelay);
+  if (route_ != nullptr) {
+    route_->Succeeded();
+  }
   const config::ProxyConfig& config = worker_.config();
   Relay::Options options;
   options.high_watermark = config.high_watermark;
@@ -366,7 +374,7 @@ void Session::OnTransportReadable(Transport& transport) noexcept {
     return;
   }
   if (phase_ == Phase::kLinger) {
-    DiscardFromRefused();
+    DiscardFromRefused(transport);
   } else if (phase_ == Phase::kHandshake && &transport == mesh_transport()) {
     HandshakeStep(transport.Handshake());
   } else if (&transport == downstream_.get()) {
@@ -395,90 +403,7 @@ void Session::End(base::CloseReason reason, std::string_view why) {
   }
 }
 
-// ---------------------------------------------------------------- the end
-
-void Session::Finish() {
-  base::Failure end;
-  end.reason = CloseReason::kOk;
-  Record(end);
-  Close();
-}
-
-void Session::Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert) {
-  base::Failure failure;
-  failure.reason = reason;
-  failure.side = side;
-  failure.detail = std::move(detail);
-  Fail(std::move(failure), alert);
-}
-
-void Session::FailBy(const Transport& transport, Side side) {
-  base::Failure failure = transport.failure();
-  failure.side = side;
-  Fail(std::move(failure));
-}
-
-void Session::Fail(base::Failure failure, int alert) {
-  if (IsOver()) {
-    return;
-  }
-  RemarkClock(worker_.shared, failure);
-  if (relay_.has_value()) {
-    relay_->Stop();
-  }
-  Transport* const mesh = mesh_transport();
-  if (failure.peer_id.empty() && mesh != nullptr && mesh->peer() != nullptr) {
-    failure.peer_id = mesh->peer()->id.uri();
-  }
-  Transport* refused = nullptr;
-  if (mesh != nullptr && PhasesOf(via_.direction)[At(phase_)].Allows(Phase::kLinger) &&
-      mesh->Refuse(alert)) {
-    refused = mesh;
-    failure.alert_sent = alert >= 0 ? alert : failure.alert_sent;
-  }
-  Record(failure);
-  for (Transport* transport : {downstream_.get(), upstream_.get()}) {
-    if (transport != nullptr && transport != refused) {
-      transport->Reset();
-    }
-  }
-  if (refused != nullptr) {
-    Linger(*refused);
-  } else {
-    Close();
-  }
-}
-
-// Closing at once, with the peer's bytes unread, would send RST, and RST overtakes the alert.
-void Session::Linger(Transport& refused) {
-  Advance(Phase::kLinger);
-  refused.SetHandler(this);
-  refused.WantRead(true);
-}
-
-void Session::DiscardFromRefused() {
-  const TransportResult read = mesh_transport()->Discard(worker_.relay_scratch);
-  discarded_ += static_cast<uint32_t>(read.bytes);
-  if (read.outcome == TransportOutcome::kEnd || read.outcome == TransportOutcome::kFailed ||
-      discarded_ > kMaxDiscarded) {
-    Close();
-  }
-}
-
-void Session::Close() {
-  if (phase_ == Phase::kClosed) {
-    return;
-  }
-  Advance(Phase::kClosed);
-  UnwatchPeer();
-  for (Transport* transport : {downstream_.get(), upstream_.get()}) {
-    if (transport != nullptr) {
-      transport->SetHandler(nullptr);
-      transport->WantRead(false);
-    }
-  }
-  worker_.table.Remove(*this);
-}
+// ---------------------------------------------------------------- the record
 
 void Session::Record(const base::Failure& end) {
   BeforeRecord(end);
@@ -554,6 +479,9 @@ uint32_t Session::Renewals() const {
 std::string Session::DestinationText() const {
   if (via_.tunnel != nullptr) {
     return via_.tunnel->target.ToString();
+  }
+  if (std::string asked = AskedFor(); !asked.empty()) {
+    return asked;
   }
   return destination_ == net::SocketAddress() ? "" : destination_.ToString();
 }

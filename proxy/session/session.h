@@ -18,7 +18,9 @@
 #include "proxy/net/timer.h"
 #include "proxy/session/dialer.h"
 #include "proxy/session/phase.h"
+#include "proxy/session/place_finder.h"
 #include "proxy/session/relay.h"
+#include "proxy/session/route.h"
 #include "proxy/session/transport.h"
 #include "proxy/session/worker.h"
 #include "proxy/session/worker_context.h"
@@ -73,6 +75,12 @@ class Session : private Transport::Handler, private Relay::Owner {
   std::optional<base::Failure> JudgePeer(const x509::VerifiedPeer* peer) const;
   // The TLS alert that tells a peer of this refusal.
   static int AlertOf(const base::Failure& refusal);
+  // The candidate that is about to be dialled, where there is a choice of several.
+  virtual void OnCandidate(const Candidate& /*candidate*/) {}
+  // Tells the downstream in its own language that it is refused; false: it is not, and gets a RST.
+  virtual bool TellDownstream(const base::Failure& /*failure*/) { return false; }
+  // What the downstream has asked for in its own words; empty: its destination says it.
+  virtual std::string AskedFor() const { return ""; }
   // Last chance to count what was never known for certain.
   virtual void BeforeRecord(const base::Failure& /*end*/) {}
 
@@ -83,13 +91,17 @@ class Session : private Transport::Handler, private Relay::Owner {
   void StartHandshake(std::unique_ptr<tls::TlsEngine> engine, std::unique_ptr<net::Stream> stream,
                       base::ByteSpan first_bytes);
   void StartConnect(const net::SocketAddress& address);
-  void StartConnect(const config::AddressSpec& name);
+  // To one of several, or to a name's addresses: what fails before it is authenticated is tried
+  // elsewhere.
+  void StartConnect(std::vector<Place> places);
+  void StartConnect(std::vector<Candidate> candidates);
   void StartRelay(base::ByteSpan first_bytes);
   // Before the relay nobody reads the downstream: this tells a reset from bytes that can wait.
   void WatchDownstream();
   void LookAtWatchedDownstream();
   // The same where nothing but the relay can follow: its first bytes are kept for it.
   void TakeEarlyBytes();
+  void KeepEarlyBytes(base::ByteSpan bytes) { early_.assign(bytes.begin(), bytes.end()); }
   void WatchUpstream();
   void Secure(telemetry::Security security);
   void PassPlaintext(telemetry::PlaintextReason reason);
@@ -98,6 +110,8 @@ class Session : private Transport::Handler, private Relay::Owner {
   // The one error exit. `alert`: the TLS alert for a peer that has finished its handshake; -1 none.
   void Fail(base::Failure failure, int alert = -1);
   void Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert = -1);
+  static base::Failure FailureOf(base::CloseReason reason, base::Side side, absl::Status detail);
+  static base::Failure FailureOf(const Transport& transport, base::Side side);
   // By what `transport`, of this side, says of its own failure.
   void FailBy(const Transport& transport, base::Side side);
   // The one end. Like Fail it does nothing the second time.
@@ -128,12 +142,20 @@ class Session : private Transport::Handler, private Relay::Owner {
   void ArmDeadline(Deadline deadline);
   void OnTimer();
   bool IdleTimeLeft();
+  std::chrono::milliseconds Share(std::chrono::milliseconds limit) const;
   void HandshakeStep(const TransportResult& result);
   void CountHandshake(tls::TicketUse ticket);
   Dialer& NewDialer();
-  void OnDialled(absl::StatusOr<Dialer::Dialled> dialled);
-  void Linger(Transport& refused);
-  void DiscardFromRefused();
+  void OnDialled(absl::StatusOr<std::unique_ptr<net::Stream>> stream);
+  void OnPlaces(absl::StatusOr<std::vector<Candidate>> candidates);
+  void DialFirst(std::vector<Candidate> candidates);
+  void DialNext();
+  bool Dial(const net::SocketAddress& address);
+  void FailOver(base::Failure failure);
+  bool TryElsewhere(const base::Failure& failure);
+  void NoteAttempt(const base::Failure& failure);
+  void Linger();
+  void DiscardFromRefused(Transport& refused);
   void WatchPeer();
   void UnwatchPeer();
   void VisitAt(int64_t at);
@@ -170,10 +192,13 @@ class Session : private Transport::Handler, private Relay::Owner {
   std::chrono::milliseconds handshake_until_{0};  // on the loop's clock; 0: not counting
   net::Timer timer_;
   std::optional<Dialer> dialer_;
+  std::unique_ptr<PlaceFinder> finder_;
+  std::unique_ptr<Route> route_;  // null: there is no choice
   std::optional<Relay> relay_;
   std::vector<uint8_t> early_;  // from the downstream, for the relay
   PeerWatch peer_watch_;
   uint32_t discarded_ = 0;
+  uint8_t lingering_ = 0;  // transports that are waited for
   Phase phase_ = Phase::kAccept;
   telemetry::Security security_ = telemetry::Security::kNone;
 };

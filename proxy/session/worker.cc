@@ -11,9 +11,13 @@
 
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "proxy/net/dns_client.h"
+#include "proxy/net/name_cache.h"
 #include "proxy/net/timer.h"
 #include "proxy/session/connection_limit.h"
+#include "proxy/session/dialer.h"
 #include "proxy/session/drainer.h"
+#include "proxy/session/endpoint_health.h"
 #include "proxy/session/expiry_watch.h"
 #include "proxy/session/inbound_session.h"
 #include "proxy/session/listeners.h"
@@ -43,6 +47,36 @@ constexpr std::array<base::Direction, base::kDirectionCount> kDirections = {
 
 size_t ShareOfLimit(const config::ProxyConfig& config) {
   return std::max<size_t>(ConnectionLimit(config) / std::max(config.workers, 1U), 1);
+}
+
+template <typename Enum>
+constexpr size_t At(Enum value) {
+  return static_cast<size_t>(value);
+}
+
+net::DnsClient::Options DnsOptions(const config::ProxyConfig& config) {
+  net::DnsClient::Options options;
+  options.mark = config.mark;
+  for (const config::AddressSpec& server : config.name_servers) {
+    if (const auto address = FixedAddress(server); address.has_value()) {  // as it always has
+      options.servers.push_back(*address);
+    }
+  }
+  return options;
+}
+
+telemetry::NameResult ResultOf(net::NameEvent event) {
+  switch (event) {
+    case net::NameEvent::kResolved:
+      return telemetry::NameResult::kResolved;
+    case net::NameEvent::kNotFound:
+      return telemetry::NameResult::kNotFound;
+    case net::NameEvent::kFailed:
+      return telemetry::NameResult::kFailed;
+    case net::NameEvent::kStale:
+      break;
+  }
+  return telemetry::NameResult::kStale;
 }
 
 }  // namespace
@@ -81,7 +115,10 @@ struct Worker::Impl {
   tls::EngineScratch tls_scratch;
   tls::RecordBuffer relay_scratch;
   OwnAddresses own;
-  SessionTable table;
+  net::DnsClient dns;
+  net::NameCache names;
+  EndpointHealth endpoints;
+  SessionTable table;  // whose sessions use the three above
   ExpiryWatch expiry;
   WorkerContext context;
   Drainer drainer;
@@ -102,6 +139,14 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       shared(given),
       loop(std::move(own_loop)),
       relay_scratch(tls_scratch.input().size() + kRelayScratchExtra),
+      dns(*loop, DnsOptions(*shared.config)),
+      names(
+          *loop,
+          [this](const std::string& name, net::DnsClient::Done done) {
+            dns.Ask(name, std::move(done));
+          },
+          [this](net::NameEvent event) { metrics.names[At(ResultOf(event))].Add(1); }),
+      endpoints([this] { return loop->Now(); }, metrics),
       table(*loop, (uint64_t{worker_index} << kWorkerIdShift) + 1, [this] { OnCountsChanged(); }),
       expiry(*loop, *shared.clock, [this](uint64_t id) { VisitPeer(id); }),
       context{
@@ -121,6 +166,8 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
   handed_outbound.name = "outbound";
   handed_outbound.direction = base::Direction::kOutbound;
   handed_outbound.handed = true;
+  context.names = &names;
+  context.endpoints = &endpoints;
 }
 
 absl::Status Worker::Impl::Open() {
@@ -283,6 +330,7 @@ void Worker::Impl::SetRevocations(std::shared_ptr<const x509::RevocationSet> rev
 
 void Worker::Impl::KeepHouse() {
   CountReauths();
+  endpoints.Sweep();
   metrics.accept_errors.Add(listeners->TakeAcceptErrors());
 }
 

@@ -10,6 +10,7 @@
 #include "common/base/failure.h"
 #include "proxy/config/proxy_config.h"
 #include "proxy/net/loop.h"
+#include "proxy/net/name_cache.h"
 #include "proxy/net/socket_address.h"
 #include "proxy/policy/policy_set.h"
 #include "proxy/session/own_addresses.h"
@@ -20,6 +21,7 @@
 
 namespace postern::session {
 
+class EndpointHealth;
 class ExpiryWatch;
 class SessionTable;
 
@@ -28,11 +30,12 @@ class SessionTable;
 struct ListenerSpec {
   std::string name;  // of the tunnel; "inbound" or "outbound" for interception
   base::Direction direction = base::Direction::kInbound;
-  net::SocketAddress address;  // to listen on
-  bool transparent = false;    // tproxy: the local address is the original destination
+  net::SocketAddress address;   // to listen on
+  bool transparent = false;     // tproxy: the local address is the original destination
+  bool takes_requests = false;  // an outbound proxy port: SOCKS5 and HTTP CONNECT
   // `postern run` hands it over: there is nobody to ask for the original destination.
   bool handed = false;
-  const config::TunnelSpec* tunnel = nullptr;  // null: interception
+  const config::TunnelSpec* tunnel = nullptr;  // null: interception, or an outbound proxy port
   // The tunnel's, unless it is a host name; where the command of `postern run` itself accepts.
   std::optional<net::SocketAddress> target;
 };
@@ -53,6 +56,8 @@ struct WorkerContext {
   ExpiryWatch& expiry;
   // What no peer may be, whatever vouches for it.
   std::shared_ptr<tls::RevocationState> revocations = std::make_shared<tls::RevocationState>();
+  net::NameCache* names = nullptr;  // never null once the worker stands, as the next
+  EndpointHealth* endpoints = nullptr;
 
   const config::ProxyConfig& config() const { return *shared.config; }
 };

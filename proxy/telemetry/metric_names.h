@@ -96,7 +96,18 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
   X(kCrlsStale, "postern_crls_stale", kGauge, "",                                                  \
     "CRLs past their nextUpdate: new connections with certificates of their CAs are refused.")     \
   X(kRootsAging, "postern_roots_past_half_life", kGauge, "",                                       \
-    "Roots of the trust bundles that have outlived half of their life; the log names them.")
+    "Roots of the trust bundles that have outlived half of their life; the log names them.")       \
+  X(kProxyRequests, "postern_proxy_requests_total", kCounter, "protocol",                          \
+    "Requests at outbound proxy ports, by how they were made.")                                    \
+  X(kNameLookups, "postern_name_lookups_total", kCounter, "result",                                \
+    "Host names that were resolved, by what came of it; stale: an older answer was used because "  \
+    "the new one failed or was late.")                                                             \
+  X(kEndpointRetries, "postern_endpoint_retries_total", kCounter, "reason",                        \
+    "Connections that went on to another endpoint, by why the one before it failed.")              \
+  X(kEndpointFailures, "postern_endpoint_failures_total", kCounter, "",                            \
+    "Failed connects and handshakes to endpoints that there is a choice of.")                      \
+  X(kEndpointsFailing, "postern_endpoints_failing", kGauge, "",                                    \
+    "Endpoints, summed over the workers, whose last connect or handshake failed.")
 
 enum class Metric : uint8_t {
 #define X(enumerator, name, kind, labels, help) enumerator,

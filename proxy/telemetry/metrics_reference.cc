@@ -38,12 +38,15 @@ std::string LabelTable() {
       EveryToken<base::Direction, base::kDirectionCount>(), " |\n| `from` | ",
       EveryToken<base::Side, base::kSideCount>(),
       ": downstream opened the connection, upstream was dialled |\n| `security` | ",
-      EveryToken<Security, kSecurityCount>(), " |\n| `reason` of connections and handshakes | ",
+      EveryToken<Security, kSecurityCount>(),
+      " |\n| `reason` of connections, handshakes and retries | ",
       EveryToken<base::CloseReason, base::kCloseReasonCount>(), " |\n| `reason` of plaintext | ",
       EveryToken<PlaintextReason, kPlaintextReasonCount>(),
       " |\n| `kind` | `leaf`, `intermediate`, `root` |\n| `sha256` | of the certificate, hex |\n"
       "| `result` of renewals | `ok`, `failed` |\n| `result` of reauthentications | ",
-      EveryToken<ReauthResult, kReauthResultCount>(),
+      EveryToken<ReauthResult, kReauthResultCount>(), " |\n| `result` of name look-ups | ",
+      EveryToken<NameResult, kNameResultCount>(), " |\n| `protocol` | ",
+      EveryToken<RequestProtocol, kRequestProtocolCount>(),
       " |\n| `part` | `epoch`, `sequence` |\n| `what` | `bundles`, `policy`, `revocations` |\n");
 }
 

@@ -235,6 +235,37 @@ void AddReauthentications(const Workers& workers, Exposition& out) {
   }
 }
 
+void AddDestinations(const Workers& workers, Exposition& out) {
+  for (size_t i = 0; i < kRequestProtocolCount; ++i) {
+    out.Add(Metric::kProxyRequests, {Token(static_cast<RequestProtocol>(i))},
+            Sum(
+                workers, [&](const WorkerMetrics& w) -> auto& { return w.proxy_requests[i]; }));
+  }
+  for (size_t i = 0; i < kNameResultCount; ++i) {
+    out.Add(Metric::kNameLookups, {Token(static_cast<NameResult>(i))},
+            Sum(
+                workers, [&](const WorkerMetrics& w) -> auto& { return w.names[i]; }));
+  }
+  for (const CloseReason reason : base::kAllCloseReasons) {
+    const uint64_t retries = Sum(
+        workers, [&](const WorkerMetrics& w) -> auto& {
+          return w.endpoint_retries[Index(reason)];
+        });
+    if (retries > 0 || reason == CloseReason::kConnectFailed) {
+      out.Add(Metric::kEndpointRetries, {Token(reason)}, retries);
+    }
+  }
+  out.Add(Metric::kEndpointFailures, {},
+          Sum(
+              workers, [](const WorkerMetrics& w) -> auto& { return w.endpoint_failures; }));
+  // Ended before began, for the reason that AddConnections has.
+  const uint64_t ended = Sum(
+      workers, [](const WorkerMetrics& w) -> auto& { return w.endpoints_failing_ended; });
+  const uint64_t began = Sum(
+      workers, [](const WorkerMetrics& w) -> auto& { return w.endpoints_failing_began; });
+  out.Add(Metric::kEndpointsFailing, {}, began > ended ? began - ended : 0);
+}
+
 void AddWorkers(const Workers& workers, Exposition& out) {
   for (const Direction direction : kDirections) {
     AddConnections(workers, direction, out);
@@ -251,6 +282,7 @@ void AddWorkers(const Workers& workers, Exposition& out) {
                 workers, [&](const WorkerMetrics& w) -> auto& { return w.tickets_refused[i]; }));
   }
   AddReauthentications(workers, out);
+  AddDestinations(workers, out);
   out.Add(Metric::kAcceptErrors, {},
           Sum(
               workers, [](const WorkerMetrics& w) -> auto& { return w.accept_errors; }));

@@ -3,6 +3,24 @@
 
 namespace postern::telemetry {
 
+std::string_view Token(RequestProtocol protocol) noexcept {
+  return protocol == RequestProtocol::kSocks5 ? "socks5" : "http_connect";
+}
+
+std::string_view Token(NameResult result) noexcept {
+  switch (result) {
+    case NameResult::kResolved:
+      return "resolved";
+    case NameResult::kNotFound:
+      return "not_found";
+    case NameResult::kFailed:
+      return "failed";
+    case NameResult::kStale:
+      return "stale";
+  }
+  return "failed";
+}
+
 std::string_view Token(Security security) noexcept {
   switch (security) {
     case Security::kMutualTls:

@@ -54,6 +54,21 @@ enum class ReauthResult : uint8_t {
 inline constexpr size_t kReauthResultCount = 4;
 std::string_view Token(ReauthResult result) noexcept;
 
+// How a client of an outbound proxy port has asked.
+enum class RequestProtocol : uint8_t { kSocks5, kHttpConnect };
+inline constexpr size_t kRequestProtocolCount = 2;
+std::string_view Token(RequestProtocol protocol) noexcept;
+
+// What came of resolving a host name.
+enum class NameResult : uint8_t {
+  kResolved,
+  kNotFound,  // there is no such name
+  kFailed,    // nobody could say
+  kStale,     // an older answer was used
+};
+inline constexpr size_t kNameResultCount = 4;
+std::string_view Token(NameResult result) noexcept;
+
 // One counter: written by one worker thread, read by the scrape. Relaxed atomics without a locked
 // instruction (load, add, store), as there is only one writer.
 class Counter {
@@ -103,6 +118,12 @@ struct WorkerMetrics {
   Counters<kReauthResultCount> reauthentications;
   Counters<base::kDirectionCount> past_expiry_began;  // connections that outlive their peer's
   Counters<base::kDirectionCount> past_expiry_ended;  // certificate: the difference is how many
+  Counters<kRequestProtocolCount> proxy_requests;
+  Counters<kNameResultCount> names;
+  Counters<base::kCloseReasonCount> endpoint_retries;  // by why the endpoint before it failed
+  Counter endpoint_failures;                           // of endpoints that there is a choice of
+  Counter endpoints_failing_began;                     // the difference is how many are now
+  Counter endpoints_failing_ended;
   Counter accept_errors;
   Counter accept_paused;  // times the connection limit stopped accepting
 };

@@ -4,7 +4,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -27,6 +30,10 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   void AddMember(const base::IpAddress& ip) {
     const std::lock_guard<std::mutex> lock(mutex_);
     members_.insert(ip);
+  }
+  void SetName(const std::string& name, config::MeshDestination destination) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    names_.insert_or_assign(name, std::move(destination));
   }
   // Answers asynchronously, on the loop, instead of inside Lookup.
   void AnswerLater() {
@@ -57,6 +64,13 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
     return query;
   }
 
+  std::optional<config::MeshDestination> FindName(std::string_view name,
+                                                  uint16_t /*port*/) const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = names_.find(std::string(name));
+    return found != names_.end() ? std::optional(found->second) : std::nullopt;
+  }
+
   bool IsMeshMember(const base::IpAddress& ip) const override {
     const std::lock_guard<std::mutex> lock(mutex_);
     return members_.contains(ip);
@@ -68,6 +82,7 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   };
   mutable std::mutex mutex_;
   absl::flat_hash_map<net::SocketAddress, Answer> answers_;
+  absl::flat_hash_map<std::string, config::MeshDestination> names_;
   std::set<net::SocketAddress> held_;
   std::set<base::IpAddress> members_;
   bool later_ = false;

@@ -148,8 +148,7 @@ TEST_F(MeshDestinationTest, IsHeldWhileItIsLookedUp) {
 
 TEST_F(MeshDestinationTest, IsDialledWhereTheDirectorySays) {
   config::MeshDestination elsewhere = Expecting(kDb);
-  elsewhere.connect_address = base::IpAddress::Parse("127.0.0.1").value();
-  elsewhere.connect_port = peer_.port();
+  elsewhere.endpoints = {{base::IpAddress::Parse("127.0.0.1").value(), "", peer_.port()}};
   destination_ = net::SocketAddress(base::IpAddress::Parse("198.18.7.7").value(), 80);
   directory_.Set(destination_, elsewhere);
   Start();

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "common/base/host_name.h"
 #include "common/base/strings.h"
 #include "proxy/config/destinations.h"
 #include "proxy/policy/policy_set.h"
@@ -49,6 +50,15 @@ void CheckDestinations(const std::string& yaml) {
   }
   const auto found = set->Find(*postern::base::IpAddress::Parse("192.0.2.7"), 5432);
   POSTERN_FUZZ_CHECK(!found || !found->expected.empty());
+  const auto named = set->FindName("db.example.org", 5432);
+  if (!named) {
+    return;
+  }
+  POSTERN_FUZZ_CHECK(!named->expected.empty());
+  for (const auto& endpoint : named->endpoints) {
+    POSTERN_FUZZ_CHECK(endpoint.name.empty() ||
+                       (postern::base::IsHostName(endpoint.name) && !endpoint.ip.has_value()));
+  }
 }
 
 }  // namespace

@@ -34,6 +34,11 @@ std::string Expected(const DestinationSet& set, std::string_view ip, uint16_t po
   return found ? found->expected.front().ToString() : "";
 }
 
+// "HOST PORT".
+std::string Text(const EndpointSpec& endpoint) {
+  return base::StrCat(endpoint.ip ? endpoint.ip->ToString() : endpoint.name, " ", endpoint.port);
+}
+
 TEST(DestinationSetTest, FindsTheMostSpecific) {
   const DestinationSet set = MustRead({
       "addresses: [10.0.0.0/8], spiffeIds: [spiffe://td/wide]",
@@ -109,21 +114,55 @@ TEST(DestinationSetTest, FallsBackToAWiderRangeAndKeepsTheFirstInTheFile) {
 
 TEST(DestinationSetTest, ReadsWhereToConnect) {
   struct Row {
-    std::string text, ip;
-    uint16_t port;
+    std::string text, expected;
   };
-  for (const Row& row : std::vector<Row>{{"192.0.2.8:15432", "192.0.2.8", 15432},
-                                         {"\"[fd00::8]:1\"", "fd00::8", 1},
-                                         {"192.0.2.8", "192.0.2.8", 0},
-                                         {"\"fd00::8\"", "fd00::8", 0},
-                                         {"\":9\"", "", 9}}) {
+  for (const Row& row : std::vector<Row>{{"192.0.2.8:15432", "192.0.2.8 15432"},
+                                         {"\"[fd00::8]:1\"", "fd00::8 1"},
+                                         {"192.0.2.8", "192.0.2.8 0"},
+                                         {"\"fd00::8\"", "fd00::8 0"},
+                                         {"db.example.org:1", "db.example.org 1"},
+                                         {"\":9\"", " 9"}}) {
     const auto set =
         MustRead({"addresses: [192.0.2.7], spiffeIds: [spiffe://td/a], connectTo: " + row.text});
     const auto found = set.Find(*base::IpAddress::Parse("192.0.2.7"), 5);
     ASSERT_TRUE(found.has_value());
-    EXPECT_EQ(found->connect_address ? found->connect_address->ToString() : "", row.ip);
-    EXPECT_EQ(found->connect_port, row.port);
+    ASSERT_EQ(found->endpoints.size(), 1U);
+    EXPECT_EQ(Text(found->endpoints[0]), row.expected);
   }
+}
+
+TEST(DestinationSetTest, ReadsSeveralEndpoints) {
+  const DestinationSet set = MustRead(
+      {"addresses: [192.0.2.7], spiffeIds: [spiffe://td/a], endpoints: ['192.0.2.8:15432', "
+       "'[fd00::8]:1', DB-2.example.org, 'db-3:9', ':7']",
+       "addresses: [192.0.2.9], spiffeIds: [spiffe://td/a]"});
+  const auto found = set.Find(*base::IpAddress::Parse("192.0.2.7"), 5);
+  ASSERT_TRUE(found.has_value());
+  std::string all;
+  for (const EndpointSpec& endpoint : found->endpoints) {
+    all += Text(endpoint) + ",";
+  }
+  EXPECT_EQ(all, "192.0.2.8 15432,fd00::8 1,db-2.example.org 0,db-3 9, 7,");
+  EXPECT_TRUE(set.Find(*base::IpAddress::Parse("192.0.2.9"), 5)->endpoints.empty());
+}
+
+TEST(DestinationSetTest, FindsByName) {
+  const DestinationSet set = MustRead({
+      "names: [DB.example.org, other], ports: [5432], spiffeIds: [spiffe://td/db]",
+      "names: [db.example.org], spiffeIds: [spiffe://td/rest]",
+      "names: [both.example.org], addresses: [192.0.2.7], spiffeIds: [spiffe://td/both]",
+  });
+  const auto expected = [&set](std::string_view name, uint16_t port) {
+    const auto found = set.FindName(name, port);
+    return found ? found->expected.front().ToString() : "";
+  };
+  EXPECT_EQ(expected("db.example.org", 5432), "spiffe://td/db");
+  EXPECT_EQ(expected("Db.Example.Org.", 5432), "spiffe://td/db");
+  EXPECT_EQ(expected("db.example.org", 1), "spiffe://td/rest");
+  EXPECT_EQ(expected("other", 1), "");
+  EXPECT_EQ(expected("example.org", 5432), "");
+  EXPECT_EQ(expected("both.example.org", 1), "spiffe://td/both");
+  EXPECT_EQ(Expected(set, "192.0.2.7", 1), "spiffe://td/both");
 }
 
 TEST(DestinationSetTest, NamesFileLineAndFieldOfAFault) {
@@ -138,7 +177,16 @@ TEST(DestinationSetTest, NamesFileLineAndFieldOfAFault) {
       {Destination("addresses: [10.0.0.1], spiffeIds: [\"spiffe://td/*\"]"), "without '*'"},
       {Destination("addresses: [db], spiffeIds: [spiffe://td/a]"), "spec.addresses[0]: "},
       {Destination(good + ", ports: [x]"), "spec.ports[0]: 'x' is no port"},
-      {Destination(good + ", connectTo: db:1"), "spec.connectTo: 'db:1' is no address"},
+      {Destination(good + ", connectTo: 'd b:1'"), "spec.connectTo: 'd b:1' is no address"},
+      {Destination(good + ", endpoints: []"), "spec.endpoints: is empty"},
+      {Destination(good + ", endpoints: ['10.0.0.1:1', '*:1']"),
+       "d.yaml:5: spec.endpoints[1]: '*:1'"},
+      {Destination(good + ", endpoints: ['db:1', 'DB:1']"), "names its endpoint 2 twice"},
+      {Destination(good + ", endpoints: ['db:1'], connectTo: 'db:1'"), "spec.connectTo: says with"},
+      {Destination("names: ['*.db'], spiffeIds: [spiffe://td/a]"),
+       "spec.names[0]: '*.db' is no host"},
+      {Destination("names: [10.0.0.1], spiffeIds: [spiffe://td/a]"), "spec.names[0]: "},
+      {Destination("names: [], spiffeIds: [spiffe://td/a]"), "spec.names: is empty"},
       {Destination(good + ", connectTo: 10.0.0.1:0"), "is no address"},
       {Destination(good + ", connectTo: \"[10.0.0.1]:1\""), "is no address"},
       {Destination(good + ", connectTo: \"::1:1:\""), "is no address"},

@@ -139,6 +139,13 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
                                                       "p.yaml",
                                                       "--destinations",
                                                       "d.yaml",
+                                                      "--outbound-proxy",
+                                                      "127.0.0.1:1080",
+                                                      "--outbound-proxy=unix:/p.sock",
+                                                      "--name-server",
+                                                      "192.0.2.53",
+                                                      "--name-server",
+                                                      "[fd00::53]:5353",
                                                       "--resumption",
                                                       "false",
                                                       "--on-peer-expiry",
@@ -191,6 +198,12 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.port_modes.at(3306), PeerMode::kStrict);
   EXPECT_EQ(config.port_modes.at(80), PeerMode::kDisabled);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kDeny);
+  ASSERT_EQ(config.outbound_proxies.size(), 2u);
+  EXPECT_EQ(config.outbound_proxies[0].ToString(), "127.0.0.1:1080");
+  EXPECT_EQ(config.outbound_proxies[1].ToString(), "unix:/p.sock");
+  ASSERT_EQ(config.name_servers.size(), 2u);
+  EXPECT_EQ(config.name_servers[0].ToString(), "192.0.2.53:53");
+  EXPECT_EQ(config.name_servers[1].ToString(), "[fd00::53]:5353");
   EXPECT_FALSE(config.resumption);
   EXPECT_EQ(config.on_peer_expiry, OnPeerExpiry::kClose);
   EXPECT_EQ(config.policy_file, "p.yaml");
@@ -297,6 +310,14 @@ TEST_F(ProxyConfigTest, RefusesValuesWithFlagAndMend) {
       {{"--admin", "0.0.0.0:15000"}, "--admin: 0.0.0.0:15000 can be reached from elsewhere"},
       {{"--admin", "example.org:1"}, "--admin: "},
       {{"--admin", "15000"}, "--admin: '15000' is no address; write IP:port"},
+      {{"--outbound-proxy", "0.0.0.0:1080"},
+       "--outbound-proxy: '0.0.0.0:1080' can be reached from elsewhere"},
+      {{"--outbound-proxy", "localhost:1080"}, "can be reached from elsewhere"},
+      {{"--outbound-proxy", "1080"}, "--outbound-proxy: '1080' is no address"},
+      {{"--outbound-proxy", "127.0.0.1:15000"}, "both listen at 127.0.0.1:15000"},
+      {{"--outbound-proxy", "127.0.0.1:1080", "--outbound-proxy", "127.0.0.1:1080"}, "both listen"},
+      {{"--name-server", "dns.example"}, "--name-server: 'dns.example' is no name server"},
+      {{"--name-server", "192.0.2.53:0"}, "is no name server"},
       {{"--metrics", "::1:1"}, "--metrics: '::1:1' is ambiguous"},
       {{"--workers", "0"}, "--workers: '0' is no number from 1 to 256"},
       {{"--workers", "1e3"}, "--workers: "},

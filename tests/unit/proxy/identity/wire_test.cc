@@ -86,8 +86,27 @@ TEST(WireTest, DialsWhereTheRecordSays) {
   endpoint->set_connect_address(std::string("\xc0\x00\x02\x09", 4));
   endpoint->set_connect_port(8443);
   const auto destination = AnswerFromWire(answer).value();
-  EXPECT_EQ(destination->connect_address->ToString(), "192.0.2.9");
-  EXPECT_EQ(destination->connect_port, 8443);
+  ASSERT_EQ(destination->endpoints.size(), 1U);
+  EXPECT_EQ(destination->endpoints[0].ip->ToString(), "192.0.2.9");
+  EXPECT_EQ(destination->endpoints[0].port, 8443);
+}
+
+TEST(WireTest, KeepsEachPlaceToDialOnce) {
+  Answer answer = Asked("192.0.2.1", 80);
+  Add(answer, 80, {kDb})->set_connect_port(1);
+  Add(answer, 80, {kDb})->set_connect_port(2);
+  Add(answer, 80, {kDb})->set_connect_port(1);
+  Add(answer, 80, {kDb});
+  const auto destination = AnswerFromWire(answer).value();
+  ASSERT_EQ(destination->endpoints.size(), 3U);
+  EXPECT_EQ(destination->endpoints[1].port, 2);
+  EXPECT_EQ(destination->endpoints[2], config::EndpointSpec()) << "what was asked for";
+}
+
+TEST(WireTest, SaysNothingOfWhereToDialWhereThatIsWhatWasAskedFor) {
+  Answer answer = Asked("192.0.2.1", 80);
+  Add(answer, 80, {kDb});
+  EXPECT_TRUE(AnswerFromWire(answer).value()->endpoints.empty());
 }
 
 TEST(WireTest, NeverTakesWhatItDoesNotUnderstandForPlaintext) {

@@ -75,9 +75,9 @@ TEST_F(ReadableTest, RefusesWhatIsNoDescriptor) {
 TEST(ErrnoStatusTest, KeepsTheErrnoAlsoInAnotherStatus) {
   const absl::Status made = ErrnoStatus(ECONNREFUSED, "connect");
   EXPECT_EQ(ErrnoOf(made), ECONNREFUSED);
-  absl::Status other = absl::UnavailableError("198.18.1.2:80: connect");
-  EXPECT_EQ(ErrnoOf(other), 0);
-  CarryErrno(made, other);
+  EXPECT_EQ(ErrnoOf(absl::UnavailableError("connect")), 0);
+  const absl::Status other =
+      Reworded(made, absl::StatusCode::kUnavailable, "198.18.1.2:80: connect");
   EXPECT_EQ(ErrnoOf(other), ECONNREFUSED);
   EXPECT_EQ(ErrnoOf(absl::OkStatus()), 0);
 }

@@ -90,6 +90,14 @@ TEST(SocksRequestTest, KeepsTheFinalDotForTheLookup) {
   EXPECT_EQ(reader.protocol(), Protocol::kSocks5);
 }
 
+TEST(SocksRequestTest, KeepsTheDestinationWithoutTheBytes) {
+  RequestReader reader;
+  ASSERT_EQ(reader.Feed(base::AsBytes(Name("db", 7) + "early")).state, State::kDone);
+  reader.ForgetBytes();
+  EXPECT_TRUE(reader.rest().empty());
+  EXPECT_EQ(reader.destination().ToString(), "db:7");
+}
+
 TEST(SocksRequestTest, TakesAClientThatCouldAuthenticateButNeedNot) {
   const Outcome read = Read("\x05\x03\x02\x00\x01\x05\x01\x00\x01\xc0\x00\x02\x07\x00\x50"s);
   EXPECT_EQ(read.state, State::kDone);

@@ -74,6 +74,9 @@ TEST_P(PhaseTableTest, ReachesTheRelayOnlyThroughAJudgementOrAPlaintextConnect) 
   }
   EXPECT_FALSE(table[static_cast<size_t>(Phase::kHandshake)].Allows(Phase::kConnect));
   EXPECT_FALSE(table[static_cast<size_t>(Phase::kIdentify)].Allows(Phase::kRelay));
+  // After a handshake that failed only another handshake follows.
+  EXPECT_FALSE(table[static_cast<size_t>(Phase::kReconnect)].Allows(Phase::kRelay));
+  EXPECT_FALSE(table[static_cast<size_t>(Phase::kReconnect)].Allows(Phase::kConnect));
 }
 
 INSTANTIATE_TEST_SUITE_P(Directions, PhaseTableTest,

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <grp.h>
-#include <pwd.h>
-
-#include <charconv>
-#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "cli/command.h"
-#include "common/base/bytes.h"
+#include "cli/intercept_options.h"
 #include "common/base/strings.h"
 #include "proxy/intercept/existing.h"
 #include "proxy/intercept/nft.h"
@@ -21,156 +16,21 @@ namespace {
 
 using intercept::InterceptConfig;
 
-// What the command line says, as text; checked as a whole by Config().
 struct UpOptions {
-  std::string mode = "redirect";
-  std::string name;
-  bool no_inbound = false, no_outbound = false, probe = false, dry_run = false, kill = false;
-  uint16_t inbound_port = 15006, outbound_port = 15001;
-  std::vector<uint16_t> own_ports;
-  std::vector<std::string> proxy_uids, proxy_gids, app_uids, app_gids, exclude_uids, exclude_gids;
-  uint32_t proxy_mark = 0;
-  std::vector<std::string> inbound_ports, outbound_ports, no_inbound_ports, no_outbound_ports;
-  std::vector<std::string> cidrs, no_cidrs, no_source_cidrs, no_interfaces;
+  RuleOptions rules;
+  bool probe = false, dry_run = false, kill = false;
 };
 
 void AddUpOptions(CLI::App* up, UpOptions* o) {
-  up->add_option("--mode", o->mode, "redirect (tproxy is not there yet)")
-      ->check(CLI::IsMember({"redirect", "tproxy"}))
-      ->capture_default_str();
-  up->add_option("--name", o->name, "a second proxy's rules: table inet postern_NAME");
-  up->add_option("--proxy-uid", o->proxy_uids,
-                 "loop guard: user (name or number) that runs postern-proxy; repeatable");
-  up->add_option("--proxy-gid", o->proxy_gids, "loop guard: group of postern-proxy; repeatable");
-  up->add_option("--proxy-mark", o->proxy_mark, "loop guard: the proxy's --mark");
-  up->add_option("--inbound-port", o->inbound_port, "the proxy's --inbound-port")
-      ->capture_default_str();
-  up->add_option("--outbound-port", o->outbound_port, "the proxy's --outbound-port")
-      ->capture_default_str();
-  up->add_option("--own-port", o->own_ports,
-                 "another port of the proxy, never taken (15000 and 15020 are known); repeatable");
-  up->add_flag("--no-inbound", o->no_inbound, "leave inbound connections alone");
-  up->add_flag("--no-outbound", o->no_outbound, "leave outbound connections alone");
-  up->add_option("--include-inbound-port", o->inbound_ports,
-                 "take these ports (N or N-M) of this host only; repeatable");
-  up->add_option("--include-outbound-port", o->outbound_ports,
-                 "take connections to these ports only; repeatable");
-  up->add_option("--exclude-inbound-port", o->no_inbound_ports,
-                 "leave these ports alone; repeatable");
-  up->add_option("--exclude-outbound-port", o->no_outbound_ports,
-                 "leave connections to these ports alone; repeatable");
-  up->add_option("--include-cidr", o->cidrs, "take connections to these ranges only; repeatable");
-  up->add_option("--exclude-cidr", o->no_cidrs,
-                 "leave connections to these ranges alone; repeatable");
-  up->add_option("--exclude-source-cidr", o->no_source_cidrs,
-                 "leave connections from these ranges alone; repeatable");
-  up->add_option("--app-uid", o->app_uids,
-                 "take outbound connections of these users only, and treat those of others on this "
-                 "host to the workload's ports as inbound; repeatable");
-  up->add_option("--app-gid", o->app_gids, "the same by group; repeatable");
-  up->add_option("--exclude-uid", o->exclude_uids, "leave these users alone; repeatable");
-  up->add_option("--exclude-gid", o->exclude_gids, "leave these groups alone; repeatable");
-  up->add_option("--exclude-interface", o->no_interfaces, "leave this interface alone; repeatable");
+  AddRuleOptions(up, &o->rules);
   up->add_flag("--probe", o->probe,
                "then open a connection to 192.0.2.1 and see that it is caught");
   up->add_flag(
       "--kill-existing", o->kill,
       "then end the connections to and from other hosts that were open before and that the "
       "rules would take");
-  up->add_flag("--dry-run", o->dry_run, "print the input for `nft -j -f -` and change nothing");
-}
-
-std::optional<uint32_t> ParseId(std::string_view text) {
-  uint32_t id = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  // The last number means "none" to the kernel.
-  if (!whole || id == std::numeric_limits<uint32_t>::max())
-    return std::nullopt;
-  return id;
-}
-
-absl::StatusOr<uid_t> UserId(const std::string& text) {
-  if (const std::optional<uint32_t> id = ParseId(text))
-    return *id;
-  if (const passwd* entry = getpwnam(text.c_str()))
-    return entry->pw_uid;
-  return absl::InvalidArgumentError("is no user of this machine and no number");
-}
-
-absl::StatusOr<gid_t> GroupId(const std::string& text) {
-  if (const std::optional<uint32_t> id = ParseId(text))
-    return *id;
-  if (const group* entry = getgrnam(text.c_str()))
-    return entry->gr_gid;
-  return absl::InvalidArgumentError("is no group of this machine and no number");
-}
-
-// Turns the values of one flag into `target`; the error names the flag and the value.
-template <typename Value, typename Parse>
-absl::Status ParseAll(std::string_view flag, const std::vector<std::string>& texts, Parse parse,
-                      std::vector<Value>* target) {
-  for (const std::string& text : texts) {
-    absl::StatusOr<Value> value = parse(text);
-    if (!value.ok()) {
-      return absl::InvalidArgumentError(
-          base::StrCat(flag, " '", base::Printable(text), "': ", base::Message(value.status())));
-    }
-    target->push_back(*std::move(value));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ParseIdentities(const UpOptions& o, InterceptConfig* config) {
-  absl::Status status;
-  status.Update(ParseAll("--proxy-uid", o.proxy_uids, UserId, &config->proxy_uids));
-  status.Update(ParseAll("--proxy-gid", o.proxy_gids, GroupId, &config->proxy_gids));
-  status.Update(ParseAll("--app-uid", o.app_uids, UserId, &config->app_uids));
-  status.Update(ParseAll("--app-gid", o.app_gids, GroupId, &config->app_gids));
-  status.Update(ParseAll("--exclude-uid", o.exclude_uids, UserId, &config->exclude_uids));
-  status.Update(ParseAll("--exclude-gid", o.exclude_gids, GroupId, &config->exclude_gids));
-  return status;
-}
-
-absl::Status ParseTargets(const UpOptions& o, InterceptConfig* c) {
-  const auto port = [](const std::string& text) { return intercept::PortRange::Parse(text); };
-  const auto cidr = [](const std::string& text) { return base::Cidr::Parse(text); };
-  absl::Status status;
-  status.Update(ParseAll("--include-inbound-port", o.inbound_ports, port, &c->inbound_ports));
-  status.Update(ParseAll("--include-outbound-port", o.outbound_ports, port, &c->outbound_ports));
-  status.Update(
-      ParseAll("--exclude-inbound-port", o.no_inbound_ports, port, &c->exclude_inbound_ports));
-  status.Update(
-      ParseAll("--exclude-outbound-port", o.no_outbound_ports, port, &c->exclude_outbound_ports));
-  status.Update(ParseAll("--include-cidr", o.cidrs, cidr, &c->outbound_cidrs));
-  status.Update(ParseAll("--exclude-cidr", o.no_cidrs, cidr, &c->exclude_outbound_cidrs));
-  status.Update(
-      ParseAll("--exclude-source-cidr", o.no_source_cidrs, cidr, &c->exclude_inbound_cidrs));
-  return status;
-}
-
-absl::StatusOr<InterceptConfig> Config(const UpOptions& o) {
-  InterceptConfig config;
-  config.mode = o.mode == "tproxy" ? intercept::RuleMode::kTproxy : intercept::RuleMode::kRedirect;
-  config.name = o.name;
-  config.inbound = !o.no_inbound;
-  config.outbound = !o.no_outbound;
-  config.inbound_port = o.inbound_port;
-  config.outbound_port = o.outbound_port;
-  config.own_ports = o.own_ports;
-  config.proxy_mark = o.proxy_mark;
-  config.exclude_interfaces = o.no_interfaces;
-  if (absl::Status status = ParseIdentities(o, &config); !status.ok())
-    return status;
-  if (absl::Status status = ParseTargets(o, &config); !status.ok())
-    return status;
-  if (absl::Status status = intercept::CheckConfig(config); !status.ok())
-    return status;
-  if (absl::Status status = o.kill ? intercept::CheckKillExisting(config) : absl::OkStatus();
-      !status.ok()) {
-    return status;
-  }
-  return config;
+  up->add_flag("--dry-run", o->dry_run,
+               "print the input for nft (-j -f -; with control groups -f -) and change nothing");
 }
 
 // Nothing proved is worth a word, not a failure; not caught is one.
@@ -209,18 +69,25 @@ absl::Status KillExisting(const InterceptConfig& config, Context& context) {
 
 void CountExisting(const InterceptConfig& config, Context& context) {
   if (const size_t open = intercept::CountExistingConnections(config); open > 0) {
-    context.err << "postern: " << Connections(open)
-                << " to other hosts were open before and stay as they are (--kill-existing ends "
-                   "what the rules would take)\n";
+    context.err
+        << "postern: " << Connections(open) << " to other hosts were open before and "
+        << (config.fail_closed
+                ? "what the rules would take of them is dropped from now on (--fail-closed; "
+                  "--kill-existing ends it at once)\n"
+                : "stay as they are (--kill-existing ends what the rules would take)\n");
   }
 }
 
 absl::Status Up(const UpOptions& options, Context& context) {
-  absl::StatusOr<InterceptConfig> config = Config(options);
+  absl::StatusOr<InterceptConfig> config = RulesFrom(options.rules);
   if (!config.ok())
     return config.status();
+  if (absl::Status status = options.kill ? intercept::CheckKillExisting(*config) : absl::OkStatus();
+      !status.ok()) {
+    return status;
+  }
   if (options.dry_run) {
-    absl::StatusOr<std::string> rules = intercept::RenderUp(*config);
+    absl::StatusOr<std::string> rules = intercept::RenderedForNft(*config);
     if (!rules.ok())
       return rules.status();
     context.out << *rules << "\n";
@@ -316,6 +183,9 @@ void AddIntercept(CLI::App& root, Context& context) {
   AddOutputOption(show, output.get(), {"text", "json"});
   OnSelected(show, context,
              [show_name, output](Context& c) { return Show(*show_name, *output, c); });
+
+  AddDiff(noun, context);
+  AddWatch(noun, context);
 }
 
 }  // namespace postern::cli

@@ -10,7 +10,8 @@ endforeach()
 
 # lib/, not ${CMAKE_INSTALL_LIBDIR}: systemd reads /usr/lib and /usr/local/lib on every architecture.
 # The units name the programs' place, which is known only when --prefix is.
-foreach(unit postern-proxy@.service postern-intercept@.service postern-identity.service)
+foreach(unit postern-proxy@.service postern-intercept@.service
+    postern-intercept-watch@.service postern-identity.service)
   install(CODE "
     set(POSTERN_BINDIR \${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR})
     configure_file(\"${PROJECT_SOURCE_DIR}/deploy/systemd/${unit}.in\"

@@ -171,13 +171,14 @@ std::vector<TcpSocket> OpenedPastTheRules(const std::vector<TcpSocket>& sockets,
 }
 
 absl::Status CheckKillExisting(const InterceptConfig& config) {
-  if (config.proxy_gids.empty() && config.app_gids.empty() && config.exclude_gids.empty()) {
+  if (config.proxy_gids.empty() && config.app_gids.empty() && config.exclude_gids.empty() &&
+      config.app_cgroups.empty() && config.exclude_cgroups.empty()) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      "--kill-existing: a connection does not tell the group that opened it, so --proxy-gid, "
-      "--app-gid and --exclude-gid cannot be respected; give users (--proxy-uid, --app-uid, "
-      "--exclude-uid) instead");
+      "--kill-existing: a connection does not tell the group or control group that opened it, so "
+      "--proxy-gid, --app-gid, --exclude-gid, --app-cgroup and --exclude-cgroup cannot be "
+      "respected; give users (--proxy-uid, --app-uid, --exclude-uid) instead");
 }
 
 absl::StatusOr<size_t> KillExistingConnections(const InterceptConfig& config) {

@@ -25,7 +25,7 @@ size_t CountInTable(std::string_view table, const InterceptConfig& config);
 std::vector<TcpSocket> OpenedPastTheRules(const std::vector<TcpSocket>& sockets,
                                           const InterceptConfig& config);
 
-// InvalidArgument where the rules go by group, which a connection does not tell.
+// InvalidArgument where the rules go by group or control group, which a connection does not tell.
 absl::Status CheckKillExisting(const InterceptConfig& config);
 
 // Ends those connections; returns how many. Unimplemented, PermissionDenied: see DestroySocket.

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "proxy/intercept/nft_process.h"
 
 namespace postern::intercept {
 namespace {
@@ -25,103 +25,6 @@ using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kNftDeadline{10};
 constexpr size_t kMaxOutput = 8U << 20U;
-
-// One end of a pipe.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { Close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    if (this != &other) {
-      Close();
-      fd_ = std::exchange(other.fd_, -1);
-    }
-    return *this;
-  }
-  int get() const { return fd_; }
-  void Close() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-    fd_ = -1;
-  }
-
- private:
-  int fd_ = -1;
-};
-
-struct Pipe {
-  Descriptor read, write;
-};
-
-absl::StatusOr<Pipe> MakePipe() {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return absl::ErrnoToStatus(errno, "making a pipe for nft");
-  }
-  return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
-}
-
-absl::StatusOr<std::string> FindNft() {
-  for (const char* path : {"/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"}) {
-    if (access(path, X_OK) == 0) {
-      return std::string(path);
-    }
-  }
-  return absl::NotFoundError(
-      "the nft program is in none of /usr/sbin, /sbin and /usr/bin; install the package nftables");
-}
-
-// The child's process and our ends of its three pipes.
-struct Child {
-  pid_t pid = -1;
-  Descriptor input, output, error;
-};
-
-absl::StatusOr<Child> Spawn(const std::string& program, const std::vector<std::string>& arguments) {
-  absl::StatusOr<Pipe> in = MakePipe();
-  if (!in.ok()) {
-    return in.status();
-  }
-  absl::StatusOr<Pipe> out = MakePipe();
-  if (!out.ok()) {
-    return out.status();
-  }
-  absl::StatusOr<Pipe> err = MakePipe();
-  if (!err.ok()) {
-    return err.status();
-  }
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, in->read.get(), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, out->write.get(), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, err->write.get(), STDERR_FILENO);
-
-  std::vector<std::string> words = {program};
-  words.insert(words.end(), arguments.begin(), arguments.end());
-  std::vector<char*> argv;
-  for (std::string& word : words) {
-    argv.push_back(word.data());
-  }
-  argv.push_back(nullptr);
-  std::string locale = "LC_ALL=C";  // its messages are looked into
-  std::array<char*, 2> environment = {locale.data(), nullptr};
-
-  Child child;
-  const int failed =
-      posix_spawn(&child.pid, program.c_str(), &actions, nullptr, argv.data(), environment.data());
-  posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0) {
-    return absl::ErrnoToStatus(failed, base::StrCat("starting ", program));
-  }
-  child.input = std::move(in->write);
-  child.output = std::move(out->read);
-  child.error = std::move(err->read);
-  return child;
-}
 
 // Appends what is there; closes the descriptor at its end.
 void Drain(Descriptor& from, std::string* to) {
@@ -147,7 +50,7 @@ void Feed(Descriptor& to, const std::string& text, size_t* sent) {
 }
 
 // Moves bytes both ways until nft has closed its outputs. False: the deadline came first.
-bool Converse(Child& child, const std::string& input, std::string* out, std::string* err) {
+bool Converse(NftProcess& child, const std::string& input, std::string* out, std::string* err) {
   const auto deadline = SteadyClock::now() + kNftDeadline;
   fcntl(child.input.get(), F_SETFL, O_NONBLOCK);
   size_t sent = 0;
@@ -177,13 +80,6 @@ bool Converse(Child& child, const std::string& input, std::string* out, std::str
     }
   }
   return true;
-}
-
-int WaitFor(pid_t pid) {
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  return status;
 }
 
 absl::Status Explain(int status, std::string_view err) {
@@ -222,12 +118,8 @@ class IgnoredPipeSignal {
 
 absl::StatusOr<std::string> RunNft(const std::vector<std::string>& arguments,
                                    const std::string& standard_input) {
-  absl::StatusOr<std::string> program = FindNft();
-  if (!program.ok()) {
-    return program.status();
-  }
   const IgnoredPipeSignal ignored;
-  absl::StatusOr<Child> child = Spawn(*program, arguments);
+  absl::StatusOr<NftProcess> child = NftProcess::Start(arguments);
   if (!child.ok()) {
     return child.status();
   }
@@ -235,71 +127,14 @@ absl::StatusOr<std::string> RunNft(const std::vector<std::string>& arguments,
   std::string err;
   if (!Converse(*child, standard_input, &out, &err)) {
     kill(child->pid, SIGKILL);
-    WaitFor(child->pid);
+    child->Wait();
     return absl::DeadlineExceededError("nft did not finish within 10 s");
   }
-  const int status = WaitFor(child->pid);
+  const int status = child->Wait();
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
     return out;
   }
   return Explain(status, err);
-}
-
-absl::Status ApplyRules(const InterceptConfig& config) {
-  absl::StatusOr<std::string> rules = RenderUp(config);
-  if (!rules.ok()) {
-    return rules.status();
-  }
-  if (auto out = RunNft({"-j", "-f", "-"}, *rules); !out.ok()) {
-    return out.status();
-  }
-  return VerifyRules(config);
-}
-
-absl::Status RemoveRules(const std::string& name) {
-  absl::StatusOr<std::string> rules = RenderDown(name);
-  if (!rules.ok()) {
-    return rules.status();
-  }
-  return RunNft({"-j", "-f", "-"}, *rules).status();
-}
-
-absl::StatusOr<std::optional<TableState>> ReadRules(const std::string& name) {
-  if (auto checked = RenderDown(name); !checked.ok()) {
-    return checked.status();
-  }
-  absl::StatusOr<std::string> out = RunNft({"-j", "list", "table", "inet", TableName(name)}, "");
-  if (!out.ok()) {
-    if (absl::StrContains(out.status().message(), "No such file or directory")) {
-      return std::optional<TableState>();
-    }
-    return out.status();
-  }
-  absl::StatusOr<TableState> state = ParseTable(*out, name);
-  if (!state.ok()) {
-    return state.status();
-  }
-  return std::optional<TableState>(*std::move(state));
-}
-
-absl::Status VerifyRules(const InterceptConfig& config) {
-  absl::StatusOr<std::string> rendered = RenderUp(config);
-  if (!rendered.ok()) {
-    return rendered.status();
-  }
-  absl::StatusOr<TableState> wanted = ParseTable(*rendered, config.name);
-  if (!wanted.ok()) {
-    return wanted.status();
-  }
-  absl::StatusOr<std::optional<TableState>> found = ReadRules(config.name);
-  if (!found.ok()) {
-    return found.status();
-  }
-  if (!found->has_value()) {
-    return absl::FailedPreconditionError(
-        base::StrCat("table inet ", TableName(config.name), " is not there"));
-  }
-  return CompareTables(*wanted, **found);
 }
 
 }  // namespace postern::intercept

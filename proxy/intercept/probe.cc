@@ -130,6 +130,11 @@ absl::Status ProbeOutbound(const InterceptConfig& config) {
   if (!config.outbound) {
     return absl::UnavailableError("outbound is not intercepted, so there is nothing to probe");
   }
+  if (config.app_uids.empty() && !(config.app_gids.empty() && config.app_cgroups.empty())) {
+    return absl::UnavailableError(
+        "the application is known by its group or control group, which the probe does not join; "
+        "nothing is proved");
+  }
   absl::StatusOr<uint64_t> before = ReadOutboundCount(config.name);
   if (!before.ok()) {
     return before.status();

@@ -4,15 +4,16 @@
 #include <net/if.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "proxy/intercept/chain_writer.h"
 
 namespace postern::intercept {
 namespace {
@@ -22,358 +23,6 @@ using nlohmann::json;
 constexpr uint16_t kAdminPort = 15000;
 constexpr uint16_t kMetricsPort = 15020;
 constexpr size_t kMaxNameLength = 32;
-
-json Match(std::string_view op, json left, json right) {
-  return {{"match", {{"op", op}, {"left", std::move(left)}, {"right", std::move(right)}}}};
-}
-json Meta(std::string_view key) {
-  return {{"meta", {{"key", key}}}};
-}
-json Field(std::string_view protocol, std::string_view field) {
-  return {{"payload", {{"protocol", protocol}, {"field", field}}}};
-}
-json Verdict(std::string_view name) {
-  return json::object({{std::string(name), nullptr}});
-}
-json Counter() {
-  return Verdict("counter");
-}
-json Redirect(uint16_t port) {
-  return {{"redirect", {{"port", port}}}};
-}
-json Set(json elements) {
-  return {{"set", std::move(elements)}};
-}
-
-// The statements of one rule, before its verdict.
-using Conditions = std::vector<json>;
-
-Conditions operator+(Conditions left, const Conditions& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
-
-const json& LocalDestination() {
-  static const json left = {{"fib", {{"result", "type"}, {"flags", json::array({"daddr"})}}}};
-  return left;
-}
-
-// Sorted and merged: nft refuses sets whose intervals overlap.
-std::vector<PortRange> Merged(std::vector<PortRange> ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<PortRange> merged;
-  for (const PortRange& range : ranges) {
-    if (!merged.empty() && range.first <= merged.back().last + 1) {
-      merged.back().last = std::max(merged.back().last, range.last);
-    } else {
-      merged.push_back(range);
-    }
-  }
-  return merged;
-}
-
-json Ports(const std::vector<PortRange>& ranges) {
-  json elements = json::array();
-  for (const PortRange& range : Merged(ranges)) {
-    if (range.first == range.last) {
-      elements.push_back(range.first);
-    } else {
-      elements.push_back({{"range", json::array({range.first, range.last})}});
-    }
-  }
-  return Set(std::move(elements));
-}
-
-template <typename Id>
-json Ids(const std::vector<Id>& ids) {
-  return Set(json(std::set<Id>(ids.begin(), ids.end())));
-}
-
-// The ranges of one family, without those that another one covers.
-json Ranges(const std::vector<base::Cidr>& cidrs, bool v4) {
-  json elements = json::array();
-  for (size_t i = 0; i < cidrs.size(); ++i) {
-    const base::Cidr& cidr = cidrs[i];
-    if (cidr.base().is_v4() != v4) {
-      continue;
-    }
-    bool covered = false;
-    for (size_t j = 0; j < cidrs.size(); ++j) {
-      const base::Cidr& other = cidrs[j];
-      const bool wider = other.prefix_length() < cidr.prefix_length() ||
-                         (other.prefix_length() == cidr.prefix_length() && j < i);
-      covered =
-          covered || (j != i && wider && other.base().is_v4() == v4 && other.Contains(cidr.base()));
-    }
-    if (covered) {
-      continue;
-    }
-    const std::string address = cidr.base().ToString();
-    const int whole = v4 ? 32 : 128;
-    if (cidr.prefix_length() == whole) {
-      elements.push_back(address);
-    } else {
-      elements.push_back({{"prefix", {{"addr", address}, {"len", cidr.prefix_length()}}}});
-    }
-  }
-  return elements;
-}
-
-json OwnPorts(const InterceptConfig& config) {
-  std::vector<PortRange> ports;
-  for (uint16_t port : PortsNeverTaken(config)) {
-    ports.push_back({port, port});
-  }
-  return Ports(ports);
-}
-
-// Builds the list of nft commands, one method for each part of the table.
-class Renderer {
- public:
-  explicit Renderer(const InterceptConfig& config)
-      : config_(config), table_(TableName(config.name)) {}
-
-  json Commands() {
-    if (config_.inbound) {
-      RenderInbound();
-    }
-    if (config_.outbound) {
-      RenderOutbound();
-    }
-    if (config_.inbound && HasAppIds()) {
-      RenderInboundFromThisHost();
-    }
-    RenderFilters();
-    return std::move(commands_);
-  }
-
- private:
-  bool HasAppIds() const { return !config_.app_uids.empty() || !config_.app_gids.empty(); }
-
-  void BaseChain(std::string_view name, std::string_view type, std::string_view hook,
-                 int priority) {
-    commands_.push_back({{"add",
-                          {{"chain",
-                            {{"family", "inet"},
-                             {"table", table_},
-                             {"name", name},
-                             {"type", type},
-                             {"hook", hook},
-                             {"prio", priority},
-                             {"policy", "accept"}}}}}});
-  }
-
-  void PlainChain(std::string_view name) {
-    commands_.push_back(
-        {{"add", {{"chain", {{"family", "inet"}, {"table", table_}, {"name", name}}}}}});
-  }
-
-  void Rule(std::string_view chain, std::string_view comment, const Conditions& statements) {
-    commands_.push_back({{"add",
-                          {{"rule",
-                            {{"family", "inet"},
-                             {"table", table_},
-                             {"chain", chain},
-                             {"comment", comment},
-                             {"expr", statements}}}}}});
-  }
-
-  // A middle packet of a connection that was open before the rules came can look new to conntrack;
-  // only a SYN may be redirected, or that connection would break.
-  void LeaveAllButNewTcp(std::string_view chain) {
-    Rule(chain, "not TCP", {Match("!=", Meta("l4proto"), "tcp"), Verdict("return")});
-    const json flags = {{"&", {Field("tcp", "flags"), json::array({"fin", "syn", "rst", "ack"})}}};
-    Rule(chain, "not the first packet of a connection",
-         {Match("!=", flags, "syn"), Verdict("return")});
-  }
-
-  void LeaveLoopback(std::string_view chain) {
-    const json v4 = {{"prefix", {{"addr", "127.0.0.0"}, {"len", 8}}}};
-    Rule(chain, "loopback, IPv4", {Match("==", Field("ip", "daddr"), v4), Verdict("return")});
-    Rule(chain, "loopback, IPv6", {Match("==", Field("ip6", "daddr"), "::1"), Verdict("return")});
-  }
-
-  void LeaveIds(std::string_view chain, std::string_view comment, const std::vector<uid_t>& uids,
-                const std::vector<gid_t>& gids) {
-    if (!uids.empty()) {
-      Rule(chain, base::StrCat(comment, ", by uid"),
-           {Match("==", Meta("skuid"), Ids(uids)), Verdict("return")});
-    }
-    if (!gids.empty()) {
-      Rule(chain, base::StrCat(comment, ", by gid"),
-           {Match("==", Meta("skgid"), Ids(gids)), Verdict("return")});
-    }
-  }
-
-  void LeaveProxy(std::string_view chain) {
-    LeaveIds(chain, "loop guard", config_.proxy_uids, config_.proxy_gids);
-    if (config_.proxy_mark != 0) {
-      Rule(chain, "loop guard, by mark",
-           {Match("==", Meta("mark"), config_.proxy_mark), Verdict("return")});
-    }
-  }
-
-  void LeavePorts(std::string_view chain, const std::vector<PortRange>& excluded) {
-    Rule(chain, "the proxy's own ports",
-         {Match("==", Field("tcp", "dport"), OwnPorts(config_)), Verdict("return")});
-    if (excluded.empty()) {
-      return;
-    }
-    Rule(chain, "excluded ports",
-         {Match("==", Field("tcp", "dport"), Ports(excluded)), Verdict("return")});
-  }
-
-  void LeaveInterfaces(std::string_view chain, std::string_view key) {
-    if (config_.exclude_interfaces.empty()) {
-      return;
-    }
-    const auto& names = config_.exclude_interfaces;
-    const json set = json(std::set<std::string>(names.begin(), names.end()));
-    Rule(chain, "excluded interfaces", {Match("==", Meta(key), Set(set)), Verdict("return")});
-  }
-
-  void LeaveRanges(std::string_view chain, std::string_view comment, std::string_view field,
-                   const std::vector<base::Cidr>& cidrs) {
-    for (bool v4 : {true, false}) {
-      const json ranges = Ranges(cidrs, v4);
-      if (ranges.empty()) {
-        continue;
-      }
-      Rule(chain, base::StrCat(comment, v4 ? ", IPv4" : ", IPv6"),
-           {Match("==", Field(v4 ? "ip" : "ip6", field), Set(ranges)), Verdict("return")});
-    }
-  }
-
-  // Nothing when all ports are meant.
-  static Conditions DestinationPorts(const std::vector<PortRange>& ports) {
-    if (ports.empty()) {
-      return {};
-    }
-    return {Match("==", Field("tcp", "dport"), Ports(ports))};
-  }
-
-  void RedirectToInbound(std::string_view chain, std::string_view comment) {
-    // The protocol is named again: a redirect to a port needs it, also where all ports are meant.
-    const Conditions tcp = {Match("==", Meta("l4proto"), "tcp")};
-    Rule(chain, comment,
-         tcp + DestinationPorts(config_.inbound_ports) +
-             Conditions{Counter(), Redirect(config_.inbound_port)});
-  }
-
-  // What comes from outside to an address of this host.
-  void RenderInbound() {
-    constexpr std::string_view kChain = "inbound";
-    BaseChain(kChain, "nat", "prerouting", -100);
-    LeaveAllButNewTcp(kChain);
-    LeaveLoopback(kChain);
-    LeaveInterfaces(kChain, "iifname");
-    Rule(kChain, "only passing through",
-         {Match("!=", LocalDestination(), "local"), Verdict("return")});
-    LeavePorts(kChain, config_.exclude_inbound_ports);
-    LeaveRanges(kChain, "excluded sources", "saddr", config_.exclude_inbound_cidrs);
-    RedirectToInbound(kChain, kInboundRedirectComment);
-  }
-
-  // What the application opens.
-  void RenderOutbound() {
-    constexpr std::string_view kChain = "outbound";
-    BaseChain(kChain, "nat", "output", -100);
-    LeaveAllButNewTcp(kChain);
-    LeaveProxy(kChain);
-    LeaveLoopback(kChain);
-    LeaveInterfaces(kChain, "oifname");
-    LeavePorts(kChain, config_.exclude_outbound_ports);
-    LeaveIds(kChain, "excluded", config_.exclude_uids, config_.exclude_gids);
-    constexpr std::string_view kApp = "outbound_app";
-    PlainChain(kApp);
-    const json jump = {{"jump", {{"target", kApp}}}};
-    if (!config_.app_uids.empty()) {
-      Rule(kChain, "the application, by uid",
-           {Match("==", Meta("skuid"), Ids(config_.app_uids)), jump});
-    }
-    if (!config_.app_gids.empty()) {
-      Rule(kChain, "the application, by gid",
-           {Match("==", Meta("skgid"), Ids(config_.app_gids)), jump});
-    }
-    if (!HasAppIds()) {
-      Rule(kChain, "everybody is the application", {jump});
-    }
-    RenderOutboundApp(kApp);
-  }
-
-  void RenderOutboundApp(std::string_view chain) {
-    if (config_.inbound) {
-      const Conditions local = {Match("==", LocalDestination(), "local")};
-      Rule(chain, "the application calls itself",
-           local + DestinationPorts(config_.inbound_ports) + Conditions{Verdict("return")});
-    }
-    LeaveRanges(chain, "excluded destinations", "daddr", config_.exclude_outbound_cidrs);
-    const Conditions to =
-        Conditions{Match("==", Meta("l4proto"), "tcp")} + DestinationPorts(config_.outbound_ports);
-    const Conditions redirect = {Counter(), Redirect(config_.outbound_port)};
-    if (config_.outbound_cidrs.empty()) {
-      Rule(chain, kOutboundRedirectComment, to + redirect);
-      return;
-    }
-    for (bool v4 : {true, false}) {
-      const json ranges = Ranges(config_.outbound_cidrs, v4);
-      if (ranges.empty()) {
-        continue;
-      }
-      const Conditions within = {Match("==", Field(v4 ? "ip" : "ip6", "daddr"), Set(ranges))};
-      Rule(chain, kOutboundRedirectComment, within + to + redirect);
-    }
-  }
-
-  // What others on this host open to the workload's own addresses. It never passes prerouting as
-  // a new connection; and it comes after every proxy's outbound chain, so that an application whose
-  // proxy is on this host too goes through its own proxy first.
-  void RenderInboundFromThisHost() {
-    constexpr std::string_view kChain = "inbound_from_this_host";
-    BaseChain(kChain, "nat", "output", -90);
-    LeaveAllButNewTcp(kChain);
-    LeaveProxy(kChain);
-    LeaveLoopback(kChain);
-    LeaveIds(kChain, "the application calls itself", config_.app_uids, config_.app_gids);
-    LeaveIds(kChain, "excluded", config_.exclude_uids, config_.exclude_gids);
-    Rule(kChain, "goes to another host",
-         {Match("!=", LocalDestination(), "local"), Verdict("return")});
-    LeavePorts(kChain, config_.exclude_inbound_ports);
-    RedirectToInbound(kChain, kLocalRedirectComment);
-  }
-
-  // Packets that conntrack calls invalid are not translated: they would reach the application's
-  // socket, or leave with the proxy's port, and the other end would answer with a reset.
-  void RenderFilters() {
-    const json invalid = Match("in", {{"ct", {{"key", "state"}}}}, "invalid");
-    const json tcp = Match("==", Meta("l4proto"), "tcp");
-    if (config_.inbound) {
-      constexpr std::string_view kChain = "filter_in";
-      BaseChain(kChain, "filter", "input", 0);
-      LeaveInterfaces(kChain, "iifname");
-      LeavePorts(kChain, config_.exclude_inbound_ports);
-      Rule(kChain, "not translatable",
-           Conditions{tcp} + DestinationPorts(config_.inbound_ports) +
-               Conditions{invalid, Counter(), Verdict("drop")});
-    }
-    constexpr std::string_view kChain = "filter_out";
-    BaseChain(kChain, "filter", "output", 0);
-    const json ports = Ports({{config_.inbound_port, config_.inbound_port},
-                              {config_.outbound_port, config_.outbound_port}});
-    Rule(kChain, "not translatable",
-         {Match("==", Field("tcp", "sport"), ports), invalid, Counter(), Verdict("drop")});
-    if (!config_.outbound) {
-      return;
-    }
-    LeaveLoopback(kChain);
-    LeaveProxy(kChain);
-    Rule(kChain, kUdpComment, {Match("==", Meta("l4proto"), "udp"), Counter()});
-  }
-
-  const InterceptConfig& config_;
-  std::string table_;
-  json commands_ = json::array();
-};
 
 std::optional<uint16_t> ParsePort(std::string_view text) {
   uint16_t port = 0;
@@ -397,6 +46,44 @@ absl::Status CheckName(const std::string& name) {
                    "': up to 32 characters of a-z, 0-9 and _ name a second proxy's rules"));
 }
 
+// Each of the bits stands for one thing.
+absl::Status CheckMarks(const InterceptConfig& config) {
+  if (std::popcount(config.pass_mark) != 1 || std::popcount(config.return_mark) != 1 ||
+      config.pass_mark == config.return_mark) {
+    return absl::InvalidArgumentError(
+        "--pass-mark and --return-mark are one bit each, and not the same one");
+  }
+  if (config.mode == RuleMode::kTproxy && (config.proxy_mark & config.return_mark) != 0) {
+    return absl::InvalidArgumentError(
+        "--proxy-mark has the bit of --return-mark, so the proxy's own connections would be routed "
+        "back to it; give another --return-mark");
+  }
+  return absl::OkStatus();
+}
+
+// The chains and rules, without the table.
+json Chains(const InterceptConfig& config) {
+  ChainWriter writer(config);
+  if (config.inbound && config.mode == RuleMode::kTproxy) {
+    RenderTproxy(writer, config);
+  } else if (config.inbound) {
+    RenderInbound(writer, config);
+  }
+  if (config.outbound) {
+    RenderOutbound(writer, config);
+  } else {
+    RenderProbe(writer, config);
+  }
+  if (config.inbound && !TheApplication(config).empty()) {
+    RenderInboundFromThisHost(writer, config);
+  }
+  RenderFilters(writer, config);
+  if (config.fail_closed) {
+    RenderClosed(writer, config);
+  }
+  return writer.Take();
+}
+
 // Commands that leave no table behind, whatever was there: deleting needs the table to exist.
 json Removal(const std::string& table) {
   const json named = {{"table", {{"family", "inet"}, {"name", table}}}};
@@ -415,6 +102,9 @@ void ReadObject(const json& object, const std::string& table, TableState* state)
   }
   RuleState found{rule->value("chain", ""), rule->value("comment", ""), false, 0};
   for (const json& statement : rule->value("expr", json::array())) {
+    if (const auto tproxy = statement.find("tproxy"); tproxy != statement.end()) {
+      state->tproxy_port = tproxy->value("port", uint16_t{0});
+    }
     const auto counter = statement.find("counter");
     if (counter == statement.end()) {
       continue;
@@ -447,6 +137,12 @@ std::vector<uint16_t> PortsNeverTaken(const InterceptConfig& config) {
   return ports;
 }
 
+uint16_t ProbePort(uint16_t outbound_port) {
+  constexpr uint16_t kDistance = 5000;
+  const bool room = outbound_port <= UINT16_MAX - kDistance;
+  return static_cast<uint16_t>(room ? outbound_port + kDistance : outbound_port - kDistance);
+}
+
 std::string TableName(const std::string& name) {
   return name.empty() ? "postern" : base::StrCat("postern_", name);
 }
@@ -455,11 +151,10 @@ absl::Status CheckConfig(const InterceptConfig& config) {
   if (absl::Status status = CheckName(config.name); !status.ok()) {
     return status;
   }
-  if (config.mode == RuleMode::kTproxy) {
-    return absl::UnimplementedError(
-        "--mode tproxy is not there yet; --mode redirect does the same but for keeping the "
-        "client's "
-        "address");
+  if (config.mode == RuleMode::kTproxy && !config.inbound) {
+    return absl::InvalidArgumentError(
+        "--mode tproxy is about inbound connections; leave out --no-inbound, or give --mode "
+        "redirect");
   }
   if (!config.inbound && !config.outbound) {
     return absl::InvalidArgumentError(
@@ -475,8 +170,10 @@ absl::Status CheckConfig(const InterceptConfig& config) {
   if (!guarded) {
     return absl::InvalidArgumentError(
         "nothing tells the proxy's own connections from the application's, so they would loop: "
-        "give "
-        "--proxy-uid with the user that runs postern-proxy, or --proxy-mark with its --mark");
+        "give --proxy-uid with the user that runs postern-proxy, or --proxy-mark with its --mark");
+  }
+  if (absl::Status status = CheckMarks(config); !status.ok()) {
+    return status;
   }
   for (const std::string& name : config.exclude_interfaces) {
     if (name.empty() || name.size() >= IF_NAMESIZE ||
@@ -495,7 +192,7 @@ absl::StatusOr<std::string> RenderUp(const InterceptConfig& config) {
   const std::string table = TableName(config.name);
   json commands = Removal(table);
   commands.push_back({{"add", {{"table", {{"family", "inet"}, {"name", table}}}}}});
-  for (json& command : Renderer(config).Commands()) {
+  for (json& command : Chains(config)) {
     commands.push_back(std::move(command));
   }
   return json({{"nftables", std::move(commands)}}).dump();

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ip.h"
+#include "proxy/intercept/cgroup.h"
 
 namespace postern::intercept {
 
@@ -25,7 +26,10 @@ struct PortRange {
   auto operator<=>(const PortRange&) const = default;
 };
 
-enum class RuleMode : uint8_t { kRedirect, kTproxy };
+enum class RuleMode : uint8_t {
+  kRedirect,
+  kTproxy,  // inbound: the application sees the client's address
+};
 
 // What one proxy takes over on its machine or in its network namespace. A value. Empty lists of
 // "what is taken" mean everything; what is excluded is left out of that.
@@ -53,6 +57,8 @@ struct InterceptConfig {
   std::vector<gid_t> app_gids;
   std::vector<uid_t> exclude_uids;
   std::vector<gid_t> exclude_gids;
+  std::vector<Cgroup> app_cgroups;
+  std::vector<Cgroup> exclude_cgroups;
 
   std::vector<PortRange> inbound_ports;
   std::vector<PortRange> outbound_ports;
@@ -62,16 +68,31 @@ struct InterceptConfig {
   std::vector<base::Cidr> exclude_outbound_cidrs;  // destinations
   std::vector<base::Cidr> exclude_inbound_cidrs;   // sources
   std::vector<std::string> exclude_interfaces;
+
+  // What would be taken and has not gone through the proxy is dropped. Inbound with tproxy always
+  // is.
+  bool fail_closed = false;
+
+  // One bit each, so that marks of others live beside them. On connections (conntrack): may pass
+  // although a packet of it has no socket any more.
+  uint32_t pass_mark = 0x2000;
+  // Tproxy: on connections from a client's address to the application, and on the packets of their
+  // answers, which policy_route.h leads to this host. The routing table has the number of the
+  // inbound port.
+  uint32_t return_mark = 0x1000;
 };
 
 // Ports of the proxy itself, which no rule takes.
 std::vector<uint16_t> PortsNeverTaken(const InterceptConfig& config);
 
+// Where the proxy of that outbound port dials its own host (127.0.0.1, ::1) to see that rules are
+// in force: they lead its own connections to this port back to the outbound port.
+uint16_t ProbePort(uint16_t outbound_port);
+
 // The table that holds the rules: "postern" or "postern_NAME".
 std::string TableName(const std::string& name);
 
-// InvalidArgument: a contradiction or a missing part, named by its flag with the mend;
-// Unimplemented: tproxy. Pure.
+// InvalidArgument: a contradiction or a missing part, named by its flag with the mend. Pure.
 absl::Status CheckConfig(const InterceptConfig& config);
 
 // The rules as input of `nft -j -f -`: one transaction that replaces the table, whether it is there
@@ -91,6 +112,7 @@ struct RuleState {
 struct TableState {
   std::vector<std::string> chains;
   std::vector<RuleState> rules;  // in the order of evaluation within a chain
+  uint16_t tproxy_port = 0;      // where a tproxy statement leads to; 0: there is none
 };
 
 // Reads what `nft -j list table` (or our own rendering) says of the table of that name.
@@ -106,5 +128,11 @@ inline constexpr std::string_view kOutboundRedirectComment = "outbound: to the p
 inline constexpr std::string_view kInboundRedirectComment = "inbound: to the proxy";
 inline constexpr std::string_view kLocalRedirectComment = "inbound from this host: to the proxy";
 inline constexpr std::string_view kUdpComment = "outbound UDP: counted, not carried";
+inline constexpr std::string_view kProbeComment = "the proxy sees that rules are in force";
+inline constexpr std::string_view kBackComment = "answers to a client: back to the proxy";
+inline constexpr std::string_view kClosedInboundComment = "closed: inbound past the proxy";
+inline constexpr std::string_view kClosedOutboundComment = "closed: outbound past the proxy";
+
+inline constexpr std::string_view kOutboundAppChain = "outbound_app";
 
 }  // namespace postern::intercept

@@ -3,14 +3,11 @@
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -19,6 +16,7 @@
 #include <map>
 
 #include "common/base/bytes.h"
+#include "proxy/intercept/netlink.h"
 #include "proxy/net/errno_status.h"
 
 namespace postern::intercept {
@@ -26,74 +24,24 @@ namespace {
 
 constexpr uint32_t kStates = 1U << TCP_LISTEN | 1U << TCP_ESTABLISHED | 1U << TCP_SYN_SENT |
                              1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 | 1U << TCP_CLOSE_WAIT;
-constexpr timeval kPatience{5, 0};  // the kernel answers at once
-
-// A NETLINK_SOCK_DIAG socket and one question at a time.
-class Diag {
- public:
-  using OnSocket = std::function<void(const inet_diag_msg&, size_t size)>;
-
-  Diag() : fd_(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)) {
-    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof(kPatience));
-  }
-  ~Diag() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  Diag(const Diag&) = delete;
-  Diag& operator=(const Diag&) = delete;
-
-  // Sends and reads to the end of the answer. Returns 0 or the errno.
-  int Ask(uint16_t type, uint16_t flags, const inet_diag_req_v2& request, const OnSocket& found) {
-    struct {
-      nlmsghdr header;
-      inet_diag_req_v2 body;
-    } message{};
-    message.header.nlmsg_len = sizeof(message);
-    message.header.nlmsg_type = type;
-    message.header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
-    message.body = request;
-    if (fd_ < 0 || send(fd_, &message, sizeof(message), 0) < 0) {
-      return errno;
-    }
-    while (true) {
-      const ssize_t got = recv(fd_, buffer_.data(), buffer_.size(), 0);
-      if (got < 0 && errno == EINTR) {
-        continue;
-      }
-      if (got < 0) {
-        return errno;
-      }
-      if (const int end = Take(static_cast<size_t>(got), found); end >= 0) {
-        return end;
-      }
-    }
-  }
-
- private:
-  // One datagram; -1: there is more to come.
-  int Take(size_t size, const OnSocket& found) {
-    auto left = static_cast<uint32_t>(size);
-    const auto* header = reinterpret_cast<const nlmsghdr*>(buffer_.data());
-    for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
-      if (header->nlmsg_type == NLMSG_DONE) {
-        return 0;
-      }
-      if (header->nlmsg_type == NLMSG_ERROR) {
-        return -static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error;
-      }
-      const size_t body = header->nlmsg_len - NLMSG_HDRLEN;
-      if (body >= sizeof(inet_diag_msg)) {
-        found(*static_cast<const inet_diag_msg*>(NLMSG_DATA(header)), body);
-      }
-    }
-    return -1;
-  }
-
-  const int fd_;
-  alignas(nlmsghdr) std::array<char, 32768> buffer_{};
-};
+// Asks NETLINK_SOCK_DIAG. Returns 0 or the errno.
+int Ask(uint16_t type, uint16_t flags, const inet_diag_req_v2& request,
+        const std::function<void(const inet_diag_msg&, size_t size)>& found) {
+  struct {
+    nlmsghdr header;
+    inet_diag_req_v2 body;
+  } message{};
+  message.header.nlmsg_len = sizeof(message);
+  message.header.nlmsg_type = type;
+  message.header.nlmsg_flags = flags;
+  message.body = request;
+  return Netlink(NETLINK_SOCK_DIAG)
+      .Ask(message.header, [&found](const nlmsghdr&, const void* body, size_t size) {
+        if (size >= sizeof(inet_diag_msg)) {
+          found(*static_cast<const inet_diag_msg*>(body), size);
+        }
+      });
+}
 
 base::IpAddress AddressOf(uint8_t family, const __be32* words) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(words);
@@ -142,13 +90,12 @@ std::map<base::IpAddress, std::string> Interfaces() {
 absl::StatusOr<std::vector<TcpSocket>> ReadTcpSockets() {
   const std::map<base::IpAddress, std::string> interfaces = Interfaces();
   std::vector<TcpSocket> sockets;
-  Diag diag;
   for (const uint8_t family : std::array<uint8_t, 2>{AF_INET, AF_INET6}) {
     inet_diag_req_v2 request{};
     request.sdiag_family = family;
     request.sdiag_protocol = IPPROTO_TCP;
     request.idiag_states = kStates;
-    const int error = diag.Ask(
+    const int error = Ask(
         SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request, [&](const inet_diag_msg& message, size_t size) {
           TcpSocket one;
           one.listening = message.idiag_state == TCP_LISTEN;
@@ -178,8 +125,7 @@ absl::Status DestroySocket(const TcpSocket& socket) {
   request.sdiag_protocol = IPPROTO_TCP;
   request.idiag_states = ~0U;
   request.id = socket.id;
-  const int error =
-      Diag().Ask(SOCK_DESTROY, NLM_F_ACK, request, [](const inet_diag_msg&, size_t) {});
+  const int error = Ask(SOCK_DESTROY, NLM_F_ACK, request, [](const inet_diag_msg&, size_t) {});
   switch (error) {
     case 0:
     case ENOENT:

@@ -27,6 +27,7 @@ BUILD = os.environ.get("POSTERN_BUILD_DIR", os.path.join(os.getcwd(), "build/rel
 HERE = os.path.dirname(os.path.abspath(__file__))
 APPS = os.path.join(HERE, "apps.py")
 PROXY_UID = 64901
+PORTS = {"admin": 15000, "metrics": 15020}
 TRUST_DOMAIN = "e2e.test"
 CLIENT_ID, SERVER_ID = f"spiffe://{TRUST_DOMAIN}/client", f"spiffe://{TRUST_DOMAIN}/server"
 CLIENT = {4: "198.18.1.1", 6: "fd00:5b:1::1"}
@@ -57,27 +58,35 @@ def parse_metrics(text):
 
 
 class Proxy:
-    """One postern-proxy and what it says of itself."""
+    """One postern-proxy and what it says of itself. It runs as `uid`, which keeps `capabilities`; a
+    second one on a host has other ports."""
 
-    def __init__(self, mesh, name, space, command):
+    def __init__(self, mesh, name, space, command, uid=PROXY_UID, capabilities=(), ports=PORTS):
         self.mesh, self.name, self.space, self.command = mesh, name, space, command
+        self.uid, self.capabilities, self.ports = uid, capabilities, ports
         self.log_path = os.path.join(mesh.directory, f"{name}.log")
         self.access_path = os.path.join(mesh.directory, f"{name}.access.log")
         self.process = None
-        mesh.owned_file(f"{name}.access.log", "")
+        mesh.owned_file(f"{name}.access.log", "", uid)
         self.start()
 
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = self.mesh.lab.start(
-                self.space, *self.command, "--access-log", self.access_path, uid=PROXY_UID,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.space, *self.command, "--access-log", self.access_path, uid=self.uid,
+                capabilities=self.capabilities, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self, timeout=40):
         return self.mesh.lab.stop(self.process, timeout)
 
-    def get(self, path, port=15000, host="127.0.0.1"):
+    def kill(self):
+        """Gives it no time for anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def get(self, path, port=None, host="127.0.0.1"):
         """(status, text) of a page, asked from inside the namespace."""
+        port = port or self.ports["admin"]
         connection = http.client.HTTPConnection(host, port, timeout=5)
         connection.sock = self.space.connect(host, port)
         with contextlib.closing(connection):
@@ -96,19 +105,19 @@ class Proxy:
             raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n"
                                  + tail(self.log_path))
         try:
-            return self.get("/ready", 15020)[0] == 200
+            return self.get("/ready", self.ports["metrics"])[0] == 200
         except OSError:
             return False
 
     def wait_ready(self, timeout=20):
         def why():
             with contextlib.suppress(OSError):
-                return f"{self.name} ready: {self.get('/ready', 15020)[1]}\n{tail(self.log_path)}"
+                return f"{self.name} ready: {self.get('/ready', self.ports['metrics'])[1]}\n{tail(self.log_path)}"
             return f"{self.name} ready: no answer\n{tail(self.log_path)}"
         wait_until(self.is_ready, timeout, why)
 
     def metrics(self):
-        return parse_metrics(self.get("/metrics", 15020)[1])
+        return parse_metrics(self.get("/metrics", self.ports["metrics"])[1])
 
     def metric(self, name, **labels):
         """The sum over all series of `name` that carry these labels."""
@@ -258,46 +267,52 @@ class Mesh:
         self.postern("policy", "put", self.path("policy.yaml"))
 
     # Workloads.
-    def private_directory(self, name):
+    def private_directory(self, name, uid=PROXY_UID):
         path = self.path(name)
         os.makedirs(path, mode=0o700, exist_ok=True)
-        os.chown(path, PROXY_UID, PROXY_UID)
+        os.chown(path, uid, uid)
         return path
 
-    def owned_file(self, name, text):
+    def owned_file(self, name, text, uid=PROXY_UID):
         """A file that only the proxies' user can read."""
         path = self.path(name)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
                   encoding="utf-8") as handle:
             handle.write(text)
-        os.chown(path, PROXY_UID, PROXY_UID)
+        os.chown(path, uid, uid)
         return path
 
-    def add_proxy(self, name, space, words, intercept=("--exclude-outbound-port", "15012"), wrap=()):
-        """Starts a proxy with interception; `words` are its identity flags and others, `wrap` what
-        runs it (such as env)."""
+    def intercept_up(self, space, *flags, uid=PROXY_UID):
+        return space.run(self.tool("postern"), "intercept", "up", "--proxy-uid", str(uid), *flags)
+
+    def add_proxy(self, name, space, words, intercept=("--exclude-outbound-port", "15012"), wrap=(),
+                  uid=PROXY_UID, **options):
+        """Starts a proxy with interception (flags of `postern intercept up`); `words` are its
+        identity flags and others, `wrap` what runs it (such as env), `options` Proxy's."""
         if intercept is not None:
-            space.run(self.tool("postern"), "intercept", "up", "--proxy-uid", str(PROXY_UID),
-                      *intercept)
-            words = ["--intercept", "redirect", *words]
+            self.intercept_up(space, *intercept, uid=uid)
+            mode = "tproxy" if "tproxy" in intercept else "redirect"
+            words = ["--intercept", mode, *words]
         control = [] if "--admin-socket" in words else ["--admin-socket", "off"]
         command = [*wrap, self.tool("postern-proxy"), *control, *words]
-        self.proxies[name] = Proxy(self, name, space, command)
+        self.proxies[name] = Proxy(self, name, space, command, uid, **options)
         return self.proxies[name]
 
-    def new_token(self, name, *entry):
+    def new_token(self, name, *entry, uid=PROXY_UID):
         """A join token for the workload `name`, in the file that its proxy reads."""
         token = self.postern("token", "create", "--spiffe-id",
                              f"spiffe://{TRUST_DOMAIN}/{name}", *entry).stdout
-        return self.owned_file(f"{name}.token", token)
+        return self.owned_file(f"{name}.token", token, uid)
 
-    def add_workload(self, name, space, issuer_address, *words, entry=(), intercept=(), wrap=()):
+    def add_workload(self, name, space, issuer_address, *words, entry=(), intercept=(), wrap=(),
+                     uid=PROXY_UID, **options):
         """A proxy that gets its identity from the issuer by a join token."""
         return self.add_proxy(name, space, [
             "--issuer", f"{issuer_address}:15012", "--issuer-pin", self.pin(),
             "--trust-domain", TRUST_DOMAIN,
-            "--join-token-file", self.new_token(name, *entry),
-            "--state-dir", self.private_directory(f"{name}.state"), *words], intercept, wrap)
+            "--join-token-file", self.new_token(name, *entry, uid=uid),
+            "--state-dir", self.private_directory(f"{name}.state", uid), *words], intercept, wrap,
+            uid, **options)
 
     def add_pair(self, client_words=(), server_words=()):
         """The two workloads of most tests: self.proxies["client"] and ["server"], both ready."""

@@ -12,6 +12,7 @@ import _source
 PROGRAMS = ("postern-proxy", "postern-identity", "postern")
 OTHERS = ("lib/systemd/system/postern-proxy@.service", "lib/systemd/system/postern-identity.service",
           "lib/systemd/system/postern-intercept@.service",
+          "lib/systemd/system/postern-intercept-watch@.service",
           "lib/sysusers.d/postern.conf", "share/man/man1/postern.1",
           "share/man/man8/postern-proxy.8", "share/man/man8/postern-identity.8",
           "share/doc/postern/LICENSE", "share/doc/postern/docs/OPERATIONS.md")

@@ -55,12 +55,16 @@ class Namespace:
         self.name = name
         self.path = f"/run/netns/{name}"
 
-    def prefix(self, uid=None):
-        """The words that run a command inside, as `uid` when given. `ip netns exec` and `ip -n` would
-        remount /, which a chroot into a plain directory does not allow."""
+    def prefix(self, uid=None, capabilities=()):
+        """The words that run a command inside, as `uid` when given, which keeps these capabilities
+        ("net_admin"). `ip netns exec` and `ip -n` would remount /, which a chroot into a plain
+        directory does not allow."""
         words = ["nsenter", f"--net={self.path}"]
         if uid:
             words += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        if capabilities:
+            kept = ",".join(f"+{name}" for name in capabilities)
+            words += [f"--inh-caps={kept}", f"--ambient-caps={kept}"]
         return words
 
     def run(self, *command, uid=None, check=True, **options):
@@ -153,9 +157,9 @@ class Lab:
             space.run("ip", "link", "set", device, "up")
         return a, b
 
-    def start(self, space, *command, uid=None, **options):
+    def start(self, space, *command, uid=None, capabilities=(), **options):
         """Starts a process in a namespace (None: in this one); it ends with the lab."""
-        words = (space.prefix(uid) if space else []) + list(command)
+        words = (space.prefix(uid, capabilities) if space else []) + list(command)
         process = subprocess.Popen(words, **options)
         with self._lock:
             self._processes.append(process)

@@ -491,7 +491,9 @@ TEST_F(CliTest, RendersInterceptionRulesWithoutTouchingAnything) {
            {"--proxy-uid", "no-such-user"},
            {"--proxy-uid", "1", "--exclude-cidr", "10.0.0.1/8"},
            {"--proxy-uid", "1", "--include-inbound-port", "http"},
-           {"--proxy-uid", "1", "--mode", "tproxy"},
+           {"--proxy-uid", "1", "--mode", "tproxy", "--no-inbound"},
+           {"--proxy-uid", "1", "--app-cgroup", "no-such.slice"},
+           {"--proxy-uid", "1", "--pass-mark", "3"},
            {"--proxy-uid", "1", "--kill-existing", "--exclude-gid", "7"},
            {"--proxy-uid", "4294967295"}}) {
     std::vector<std::string> line = {"intercept", "up", "--dry-run"};

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/strings.h"
+#include "tests/unit/proxy/intercept/rendered.h"
 
 namespace postern::intercept {
 namespace {
@@ -18,60 +19,6 @@ using testing::HasSubstr;
 std::string Why(const absl::Status& status) {
   return std::string(base::Message(status));
 }
-
-InterceptConfig Guarded() {
-  InterceptConfig config;
-  config.proxy_uids = {901};
-  return config;
-}
-
-// The rendering, taken apart.
-class Rendered {
- public:
-  explicit Rendered(const InterceptConfig& config) : text_(RenderUp(config).value()) {
-    document_ = json::parse(text_);
-    state_ = ParseTable(text_, config.name).value();
-  }
-
-  const json& commands() const { return document_["nftables"]; }
-  const TableState& state() const { return state_; }
-
-  // The "expr" of the first rule of that chain with that comment; null without one.
-  json Rule(std::string_view chain, std::string_view comment) const {
-    for (const json& command : commands()) {
-      if (!command.contains("add") || !command["add"].contains("rule"))
-        continue;
-      const json& rule = command["add"]["rule"];
-      if (rule["chain"] == chain && rule["comment"] == comment)
-        return rule["expr"];
-    }
-    return nullptr;
-  }
-
-  json Chain(std::string_view name) const {
-    for (const json& command : commands()) {
-      if (!command.contains("add") || !command["add"].contains("chain"))
-        continue;
-      if (command["add"]["chain"]["name"] == name)
-        return command["add"]["chain"];
-    }
-    return nullptr;
-  }
-
-  std::vector<std::string> Comments(std::string_view chain) const {
-    std::vector<std::string> comments;
-    for (const RuleState& rule : state_.rules) {
-      if (rule.chain == chain)
-        comments.push_back(rule.comment);
-    }
-    return comments;
-  }
-
- private:
-  std::string text_;
-  json document_;
-  TableState state_;
-};
 
 TEST(PortRangeTest, ReadsPortsAndRanges) {
   EXPECT_EQ(*PortRange::Parse("443"), (PortRange{443, 443}));
@@ -114,7 +61,11 @@ TEST(RenderUpTest, LetsTheProxyThroughBeforeAnythingElseOfTheApplication) {
   const Rendered rules(config);
   EXPECT_THAT(
       rules.Comments("outbound"),
-      ElementsAre("not TCP", "not the first packet of a connection", "loop guard, by uid",
+      ElementsAre("not TCP", "not the first packet of a connection",
+                  base::StrCat(kProbeComment, ", by uid"), base::StrCat(kProbeComment, ", by uid"),
+                  base::StrCat(kProbeComment, ", by gid"), base::StrCat(kProbeComment, ", by gid"),
+                  base::StrCat(kProbeComment, ", by mark"),
+                  base::StrCat(kProbeComment, ", by mark"), "loop guard, by uid",
                   "loop guard, by gid", "loop guard, by mark", "loopback, IPv4", "loopback, IPv6",
                   "the proxy's own ports", "everybody is the application"));
   const json mark = rules.Rule("outbound", "loop guard, by mark");
@@ -155,6 +106,29 @@ TEST(RenderUpTest, TakesOnlyTheFirstPacketOfAConnection) {
   EXPECT_EQ(rule[0]["match"]["op"], "!=");
   EXPECT_EQ(rule[0]["match"]["right"], "syn");
   EXPECT_TRUE(rule[1].contains("return"));
+}
+
+TEST(RenderUpTest, LeadsTheProxysOwnProbesBackToIt) {
+  InterceptConfig config = Guarded();
+  config.outbound_port = 16001;
+  for (const bool outbound : {true, false}) {
+    config.outbound = outbound;
+    const Rendered rules(config);
+    const json probe =
+        rules.Rule(outbound ? "outbound" : "probe", base::StrCat(kProbeComment, ", by uid"));
+    ASSERT_EQ(probe.size(), 4U) << outbound;
+    EXPECT_EQ(probe[0]["match"]["right"], "127.0.0.1");
+    EXPECT_EQ(probe[1]["match"]["right"], 21001);
+    EXPECT_EQ(probe[2]["match"]["right"]["set"], json::array({901})) << "nobody else is taken";
+    EXPECT_EQ(probe[3]["redirect"]["port"], 16001);
+  }
+}
+
+TEST(ProbePortTest, IsAPortForEveryOutboundPort) {
+  EXPECT_EQ(ProbePort(15001), 20001);
+  EXPECT_EQ(ProbePort(60535), 65535);
+  EXPECT_EQ(ProbePort(60536), 55536);
+  EXPECT_EQ(ProbePort(65535), 60535);
 }
 
 TEST(RenderUpTest, LetsTheApplicationCallItself) {
@@ -315,8 +289,18 @@ TEST(RenderUpTest, NamesTheFlagOfWhatIsWrong) {
   EXPECT_THAT(error(config), HasSubstr("--inbound-port"));
   config = Guarded();
   config.mode = RuleMode::kTproxy;
-  EXPECT_EQ(RenderUp(config).status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(error(config), HasSubstr("tproxy"));
+  config.inbound = false;
+  EXPECT_THAT(error(config), HasSubstr("--no-inbound"));
+  config = Guarded();
+  config.pass_mark = 0x3000;
+  EXPECT_THAT(error(config), HasSubstr("--pass-mark"));
+  config = Guarded();
+  config.return_mark = config.pass_mark;
+  EXPECT_THAT(error(config), HasSubstr("--return-mark"));
+  config = Guarded();
+  config.mode = RuleMode::kTproxy;
+  config.proxy_mark = 0x1001;
+  EXPECT_THAT(error(config), HasSubstr("--return-mark"));
 }
 
 TEST(RenderDownTest, RemovesTheTableWhetherItIsThereOrNot) {

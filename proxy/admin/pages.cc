@@ -53,7 +53,11 @@ std::optional<Reply> ReadHealthPage(const Pages& pages, std::string_view path) {
   if (path == "/ready") {
     const std::vector<std::string> missing = pages.missing();
     if (missing.empty()) {
-      return Ok(kText, "ready\n");
+      const std::vector<std::string> hints =
+          pages.hints ? pages.hints() : std::vector<std::string>();
+      return Ok(kText, hints.empty()
+                           ? "ready\n"
+                           : base::StrCat("ready, but ", absl::StrJoin(hints, "; "), "\n"));
     }
     return Reply{503, std::string(kText),
                  base::StrCat("not ready: ", absl::StrJoin(missing, "; "), "\n")};

@@ -23,6 +23,8 @@ struct Pages {
   std::function<std::string()> metrics;      // Prometheus text format 0.0.4
   // What is missing for readiness, a sentence each; empty: ready.
   std::function<std::vector<std::string>()> missing;
+  // What a ready proxy should be looked after for, a sentence each.
+  std::function<std::vector<std::string>()> hints;
 };
 
 // What changes something; reachable over the unix socket alone.

@@ -380,6 +380,11 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "which it sets itself. Unless they are given, --admin and --metrics are then at 127.0.0.1 and "
      "a port of the system's choice, --access-log is off, and --drain-delay 0.",
      false, SetNumber<&C::handover_fd, 3, 65535>, ShowHandover},
+    {kTraffic, "intercept-probe", "DURATION",
+     "How often the proxy looks, by dialling itself, whether the rules of `postern intercept` are "
+     "in "
+     "force; 0 never does.",
+     false, SetDuration<&C::intercept_probe, 100, kHour, true>, ShowDuration<&C::intercept_probe>},
     {kTraffic, "mark", "NUMBER",
      "Firewall mark on every connection that the proxy opens, for the loop guard; 0 for none.",
      false, SetNumber<&C::mark, 0, UINT32_MAX>, ShowNumber<&C::mark>},

@@ -90,7 +90,8 @@ struct ProxyConfig {
   InterceptMode intercept = InterceptMode::kNone;
   uint16_t inbound_port = 15006;
   uint16_t outbound_port = 15001;
-  int handover_fd = -1;  // the channel to `postern run`; -1: none
+  int handover_fd = -1;                             // the channel to `postern run`; -1: none
+  std::chrono::milliseconds intercept_probe{5000};  // between looks at the rules; 0: off
   uint32_t mark = 0;  // SO_MARK on every connection the proxy opens; 0 none
   PeerMode peer_mode = PeerMode::kStrict;
   bool peer_mode_explicit = false;

@@ -16,6 +16,7 @@
 #include "proxy/admin/control_socket.h"
 #include "proxy/admin/pages.h"
 #include "proxy/identity/identity_manager.h"
+#include "proxy/intercept/self_probe.h"
 #include "proxy/net/timer.h"
 #include "proxy/process/handover_port.h"
 #include "proxy/process/memory_keeper.h"
@@ -95,6 +96,8 @@ struct ProxyProcess::Impl {
   void End();
 
   std::vector<std::string> Missing() const;
+  std::vector<std::string> Hints() const;
+  std::optional<bool> Caught() const;  // by the rules; nullopt: it is not known
   std::string Status() const;
   std::string Connections() const;
   uint64_t OpenTotal() const;
@@ -107,6 +110,7 @@ struct ProxyProcess::Impl {
   std::unique_ptr<telemetry::AccessLog> access_log;
   telemetry::FailureRing failures;
   std::unique_ptr<identity::IdentityManager> identity;
+  std::unique_ptr<intercept::SelfProbe> probe;  // null: nothing to probe
   std::vector<std::unique_ptr<session::Worker>> workers;
   std::vector<bool> drained;  // by worker; main loop
   int terminations = 0;       // signals that asked for the end; main loop
@@ -180,6 +184,12 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   shared.failures = &failures;
   shared.endpoints = &identity->directory();
   shared.times = &identity->times();
+  if (config.intercept != config::InterceptMode::kNone && config.intercept_probe.count() > 0) {
+    probe = std::make_unique<intercept::SelfProbe>(
+        *loop,
+        intercept::SelfProbe::Options{config.outbound_port, config.mark, config.intercept_probe});
+    shared.probe = &probe->slot();
+  }
   if (!config.issuer.empty()) {
     shared.hears_issuer = [this] { return identity->HearsIssuer(); };
   }
@@ -197,6 +207,7 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   }
   sources.identity = [this] { return identity->gauges(); };
   sources.ready = [this] { return Missing().empty(); };
+  sources.intercept_ok = [this] { return Caught(); };
   sources.access_log_dropped = [this] { return access_log->dropped(); };
   sources.tls_only_tunnels = static_cast<size_t>(
       std::count_if(config.tunnels.begin(), config.tunnels.end(),
@@ -213,6 +224,7 @@ void ProxyProcess::Impl::FillPages() {
   pages.failures = [this] { return failures.ToJson(); };
   pages.metrics = [this] { return metrics->Scrape(); };
   pages.missing = [this] { return Missing(); };
+  pages.hints = [this] { return Hints(); };
   verbs.drain = [this] {
     loop->Post([this] { BeginDrain(config.drain_delay, config.drain_timeout); });
   };
@@ -402,6 +414,19 @@ std::vector<std::string> ProxyProcess::Impl::Missing() const {
   return missing;
 }
 
+std::optional<bool> ProxyProcess::Impl::Caught() const {
+  return probe == nullptr ? std::nullopt : probe->IsCaught();
+}
+
+std::vector<std::string> ProxyProcess::Impl::Hints() const {
+  if (Caught() == false) {
+    return {
+        "the interception rules are not in force: connections may go past the proxy in plaintext "
+        "(`postern intercept diff`)"};
+  }
+  return {};
+}
+
 uint64_t ProxyProcess::Impl::OpenTotal() const {
   uint64_t open = 0;
   for (const std::unique_ptr<session::Worker>& worker : workers) {
@@ -419,6 +444,15 @@ std::string ProxyProcess::Impl::Status() const {
   facts.workers = config.workers;
   facts.connections_open = OpenTotal();
   facts.listeners = workers.front()->listeners();
+  facts.hints = Hints();
+  if (config.intercept != config::InterceptMode::kNone) {
+    const auto verdict = [this](bool v4) {
+      return std::string(
+          Token(probe == nullptr ? intercept::SelfProbe::Verdict::kUnknown : probe->verdict(v4)));
+    };
+    facts.interception = ProcessFacts::Interception{std::string(Token(config.intercept)),
+                                                    verdict(true), verdict(false), Caught()};
+  }
   return StatusPage(facts, identity->status());
 }
 
@@ -465,6 +499,9 @@ void ProxyProcess::Run() {
     worker->Start();
   }
   impl.phase.store(Phase::kRunning);
+  if (impl.probe != nullptr) {
+    impl.probe->Start();
+  }
   impl.watchdog = std::make_unique<net::Timer>(*impl.loop, [&impl] { impl.OnTick(); });
   impl.watchdog->StartRepeating(kTickPeriod);
   // Listeners are open. A certificate may still be on its way: that is /ready, not the unit's

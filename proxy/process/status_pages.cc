@@ -78,6 +78,10 @@ Json PolicyOf(const identity::IdentityStatus& identity) {
           {"error", identity.policy_error}};
 }
 
+Json InterceptionOf(const ProcessFacts::Interception& interception) {
+  return {{"mode", interception.mode}, {"ipv4", interception.ipv4}, {"ipv6", interception.ipv6}};
+}
+
 Json RevocationsOf(const identity::IdentityStatus& identity) {
   return {{"version", VersionOf(identity.revocation_version)},
           {"entries", identity.revocations},
@@ -98,6 +102,7 @@ std::string StatusPage(const ProcessFacts& facts, const identity::IdentityStatus
                {"phase", facts.phase},
                {"ready", facts.missing.empty()},
                {"missing", facts.missing},
+               {"hints", facts.hints},
                {"started", TimeOf(facts.started)},
                {"uptime_seconds", absl::ToInt64Seconds(facts.now - facts.started)},
                {"workers", facts.workers},
@@ -107,6 +112,11 @@ std::string StatusPage(const ProcessFacts& facts, const identity::IdentityStatus
                {"policy", PolicyOf(identity)},
                {"revocations", RevocationsOf(identity)},
                {"seen_in_mesh", identity.seen_in_mesh}};
+  if (facts.interception.has_value()) {
+    page["intercept_ok"] =
+        facts.interception->ok.has_value() ? Json(*facts.interception->ok) : Json(nullptr);
+    page["interception"] = InterceptionOf(*facts.interception);
+  }
   if (!identity.issuer.empty()) {
     page["issuer"] = IssuerOf(identity);
   }

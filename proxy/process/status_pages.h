@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,13 @@ struct ProcessFacts {
   unsigned workers = 0;
   uint64_t connections_open = 0;
   std::vector<session::Worker::BoundListener> listeners;
+  std::vector<std::string> hints;  // beside readiness
+  struct Interception {
+    std::string mode;        // "redirect", "tproxy"
+    std::string ipv4, ipv6;  // Token(SelfProbe::Verdict)
+    std::optional<bool> ok;  // nullopt: not known
+  };
+  std::optional<Interception> interception;  // nullopt: there is none
 };
 
 // The pages as JSON. Pure. No secret can be in them: keys are not part of the values.

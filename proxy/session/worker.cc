@@ -183,6 +183,11 @@ absl::Status Worker::Impl::Open() {
     own.Add(bound.address);
   }
   own.AddAdminPorts(*shared.config);
+  if (shared.config->intercept != config::InterceptMode::kNone) {
+    for (const bool v4 : {true, false}) {  // the rules would lead it back for ever
+      own.Add(intercept::ProbeTarget(shared.config->outbound_port, v4));
+    }
+  }
   housekeeping.StartRepeating(kHousekeepingPeriod);
   liveness.Start();
   return absl::OkStatus();
@@ -190,8 +195,13 @@ absl::Status Worker::Impl::Open() {
 
 void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                             const net::SocketAddress& peer) {
+  const bool is_inbound = via.direction == base::Direction::kInbound;
+  if (shared.probe != nullptr && !is_inbound && via.tunnel == nullptr &&
+      shared.probe->Claim(peer)) {
+    return;  // nobody's connection: it has shown that the rules are in force
+  }
   std::unique_ptr<Session> made;
-  if (via.direction == base::Direction::kInbound) {
+  if (is_inbound) {
     made = std::make_unique<InboundSession>(context, via, std::move(stream), peer);
   } else {
     made = std::make_unique<OutboundSession>(context, via, std::move(stream), peer);

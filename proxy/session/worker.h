@@ -17,6 +17,7 @@
 #include "proxy/identity/snapshot.h"
 #include "proxy/identity/trust_clock.h"
 #include "proxy/intercept/original_destination.h"
+#include "proxy/intercept/self_probe.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/socket_address.h"
 #include "proxy/net/stream.h"
@@ -44,6 +45,8 @@ struct WorkerShared {
   // How an intercepted connection says where it was going.
   std::function<absl::StatusOr<net::SocketAddress>(const net::Stream& accepted, bool transparent)>
       original_destination = &intercept::OriginalDestination;
+  // The proxy's own probes of its interception rules; null: there are none.
+  intercept::ProbeSlot* probe = nullptr;
   // Ports that the first worker picked and sockets that it opened, for the others to share.
   std::shared_ptr<ListenerShare> listener_share = NewListenerShare();
 };

@@ -52,6 +52,9 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
     "Times that accepting stopped because the connection limit was reached.")                      \
   X(kTlsOnlyTunnels, "postern_tls_only_tunnels", kGauge, "",                                       \
     "Tunnels that ask their clients for no certificate (client-auth=none).")                       \
+  X(kInterceptOk, "postern_intercept_ok", kGauge, "",                                              \
+    "1 while the proxy's own probes find the interception rules in force, 0 while not; absent "    \
+    "without interception and before the first probe.")                                            \
   X(kReady, "postern_ready", kGauge, "",                                                           \
     "1 while certificate, bundle, policy and listeners are all in place, else 0.")                 \
   X(kCertificateNotAfter, "postern_certificate_not_after_seconds", kGauge, "kind,sha256",          \

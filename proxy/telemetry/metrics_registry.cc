@@ -358,6 +358,9 @@ std::string MetricsRegistry::Scrape() {
   AddWorkers(sources.workers, out);
   AddIdentity(sources.identity ? sources.identity() : IdentityGauges(), out);
   out.Add(Metric::kReady, {}, sources.ready && sources.ready() ? 1.0 : 0.0);
+  if (const auto caught = sources.intercept_ok ? sources.intercept_ok() : std::nullopt) {
+    out.Add(Metric::kInterceptOk, {}, *caught ? 1.0 : 0.0);
+  }
   out.Add(Metric::kTlsOnlyTunnels, {}, uint64_t{sources.tls_only_tunnels});
   out.Add(Metric::kAccessLogDropped, {},
           sources.access_log_dropped ? sources.access_log_dropped() : uint64_t{0});

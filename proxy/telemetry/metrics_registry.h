@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,6 +46,7 @@ struct MetricsSources {
   std::vector<const WorkerMetrics*> workers;
   std::function<IdentityGauges()> identity;
   std::function<bool()> ready;
+  std::function<std::optional<bool>()> intercept_ok;  // nullopt: it is not known
   std::function<uint64_t()> access_log_dropped;
   size_t tls_only_tunnels = 0;  // said loudly: tunnels with client-auth=none
 };

@@ -98,6 +98,7 @@ TEST_F(ProxyConfigTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(config.inbound_port, 15006);
   EXPECT_EQ(config.outbound_port, 15001);
   EXPECT_EQ(config.intercept, InterceptMode::kNone);
+  EXPECT_EQ(config.intercept_probe, milliseconds(5000));
   EXPECT_EQ(config.peer_mode, PeerMode::kStrict);
   EXPECT_FALSE(config.peer_mode_explicit);
   EXPECT_EQ(config.outbound_default, OutboundDefault::kPassthrough);
@@ -125,6 +126,8 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
                                                       "--inbound-port",
                                                       "25006",
                                                       "--outbound-port=25001",
+                                                      "--intercept-probe",
+                                                      "750ms",
                                                       "--mark",
                                                       "0x539",
                                                       "--peer-mode",
@@ -192,6 +195,7 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.intercept, InterceptMode::kRedirect);
   EXPECT_EQ(config.inbound_port, 25006);
   EXPECT_EQ(config.outbound_port, 25001);
+  EXPECT_EQ(config.intercept_probe, milliseconds(750));
   EXPECT_EQ(config.mark, 0x539u);
   EXPECT_EQ(config.peer_mode, PeerMode::kPermissive);
   EXPECT_TRUE(config.peer_mode_explicit);

@@ -56,6 +56,20 @@ TEST(StatusPagesTest, AProxyWithoutIssuerShowsNone) {
   EXPECT_EQ(page["ready"], true);
 }
 
+TEST(StatusPagesTest, SaysWhetherInterceptionRulesAreInForce) {
+  ProcessFacts facts;
+  EXPECT_FALSE(Json::parse(StatusPage(facts, {})).contains("intercept_ok"));
+  facts.interception = ProcessFacts::Interception{"redirect", "caught", "not_caught", false};
+  facts.hints = {"look at the rules"};
+  const Json page = Json::parse(StatusPage(facts, {}));
+  EXPECT_EQ(page["intercept_ok"], false);
+  EXPECT_EQ(page["interception"]["ipv6"], "not_caught");
+  EXPECT_EQ(page["hints"], Json::array({"look at the rules"}));
+  EXPECT_EQ(page["ready"], true) << "a hint is not what is missing";
+  facts.interception->ok = std::nullopt;
+  EXPECT_TRUE(Json::parse(StatusPage(facts, {}))["intercept_ok"].is_null());
+}
+
 TEST(StatusPagesTest, CertificatesShowTheTimeLeft) {
   identity::IdentityStatus identity;
   identity.spiffe_id = "spiffe://example.org/web";

@@ -54,8 +54,9 @@ TEST(MetricsRegistryTest, ShowsEveryMetricFromTheStart) {
   const std::string text = MetricsRegistry(MetricsSources()).Scrape();
   for (const MetricInfo& metric : kMetrics) {
     if (metric.name == Info(Metric::kCertificateNotAfter).name ||
-        metric.name == Info(Metric::kTrustAge).name) {
-      continue;  // no certificate yet; no issuer to confirm anything
+        metric.name == Info(Metric::kTrustAge).name ||
+        metric.name == Info(Metric::kInterceptOk).name) {
+      continue;  // no certificate yet; no issuer to confirm anything; no interception
     }
     EXPECT_THAT(text, HasSubstr("# TYPE " + std::string(metric.name) + " "));
     EXPECT_THAT(text, HasSubstr("# HELP " + std::string(metric.name) + " "));
@@ -64,6 +65,18 @@ TEST(MetricsRegistryTest, ShowsEveryMetricFromTheStart) {
   EXPECT_THAT(text, HasSubstr("postern_tls_handshake_failures_total{direction=\"inbound\","
                               "reason=\"peer_untrusted\"} 0\n"));
   EXPECT_THAT(text, Not(HasSubstr("security=\"none\"")));
+}
+
+TEST(MetricsRegistryTest, SaysOfInterceptionOnlyWhatIsKnown) {
+  MetricsSources sources;
+  std::optional<bool> caught;
+  sources.intercept_ok = [&caught] { return caught; };
+  MetricsRegistry registry(sources);
+  EXPECT_THAT(registry.Scrape(), Not(HasSubstr("postern_intercept_ok")));
+  caught = true;
+  EXPECT_THAT(registry.Scrape(), HasSubstr("\npostern_intercept_ok 1\n"));
+  caught = false;
+  EXPECT_THAT(registry.Scrape(), HasSubstr("\npostern_intercept_ok 0\n"));
 }
 
 TEST(MetricsRegistryTest, NamesAreUniqueAndWellFormed) {

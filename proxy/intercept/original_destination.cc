@@ -38,7 +38,7 @@ absl::StatusOr<net::SocketAddress> AskConntrack(int fd, bool v4) {
 absl::StatusOr<net::SocketAddress> OriginalDestination(const net::Stream& accepted,
                                                        bool transparent) {
   absl::StatusOr<net::SocketAddress> local = accepted.LocalAddress();
-  if (!local.ok() || transparent) {
+  if (!local.ok()) {
     return local;
   }
   if (local->is_unix()) {
@@ -46,6 +46,11 @@ absl::StatusOr<net::SocketAddress> OriginalDestination(const net::Stream& accept
   }
   // SocketAddress has turned a v4-mapped address into the IPv4 one.
   absl::StatusOr<net::SocketAddress> original = AskConntrack(accepted.fd(), local->ip().is_v4());
+  // Tproxy does not translate; but what callers on this host open is redirected with it too.
+  if (transparent &&
+      (absl::IsNotFound(original.status()) || (original.ok() && *original == *local))) {
+    return local;
+  }
   if (original.ok() && *original == *local) {
     return absl::NotFoundError(
         base::StrCat("the connection was not redirected: ", local->ToString(), " was dialled"));

@@ -8,8 +8,8 @@
 namespace postern::intercept {
 
 // Where a redirected connection was going: SO_ORIGINAL_DST by the family of the accepted socket
-// (v4-mapped peers count as IPv4), or with `transparent` the local address (tproxy keeps it).
-// NotFound: the connection was not redirected. Any thread.
+// (v4-mapped peers count as IPv4), or with `transparent` the local address when there is none
+// (tproxy keeps it). NotFound: the connection was not redirected. Any thread.
 absl::StatusOr<net::SocketAddress> OriginalDestination(const net::Stream& accepted,
                                                        bool transparent);
 

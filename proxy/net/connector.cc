@@ -14,6 +14,7 @@
 #include "proxy/net/socket_options.h"
 #include "proxy/net/stream_adopt.h"
 #include "proxy/net/timer.h"
+#include "proxy/net/transparent.h"
 
 namespace postern::net {
 namespace {
@@ -78,6 +79,13 @@ void Connector::Attempt::Open(const ConnectOptions& options) {
       setsockopt(*fd, SOL_SOCKET, SO_MARK, &options.mark, sizeof(options.mark)) != 0) {
     FinishLater(ErrnoStatus(errno, "SO_MARK (needs CAP_NET_ADMIN)"));
     return;
+  }
+  if (options.client != nullptr && !target.is_unix() &&
+      options.client->is_v4() == target.ip().is_v4()) {
+    if (absl::Status bound = BindAsClient(*fd, *options.client); !bound.ok()) {
+      FinishLater(std::move(bound));
+      return;
+    }
   }
   at_once = options.near ? AtOnce::kAsked : AtOnce::kNo;
   Connect();

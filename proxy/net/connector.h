@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "common/base/ip.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/socket_address.h"
 #include "proxy/net/stream.h"
@@ -15,6 +16,9 @@ namespace postern::net {
 struct ConnectOptions {
   uint32_t mark = 0;  // SO_MARK, so that interception rules pass it; 0 none
   bool near = false;  // the target is on this host: see TakeAtOnce
+  // Connect from this address, which is not this host's (tproxy): see BindAsClient. Of the target's
+  // family, else it is not heeded. Null: from this host's own. Outlives the attempts.
+  const base::IpAddress* client = nullptr;
 };
 
 // One connect attempt. Destroying it cancels; the callback comes once, never from inside the

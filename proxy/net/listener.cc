@@ -20,6 +20,7 @@
 #include "proxy/net/socket_options.h"
 #include "proxy/net/stream_adopt.h"
 #include "proxy/net/timer.h"
+#include "proxy/net/transparent.h"
 #include "proxy/net/unix_socket_file.h"
 
 namespace postern::net {
@@ -70,9 +71,10 @@ absl::Status PrepareTcpListener(int fd, const SocketAddress& address,
       (!address.ip().is_v4() && !set(IPPROTO_IPV6, IPV6_V6ONLY))) {
     return ErrnoStatus(errno, "listener options");
   }
-  if (options.transparent && !(address.ip().is_v4() ? set(IPPROTO_IP, IP_TRANSPARENT)
-                                                    : set(IPPROTO_IPV6, IPV6_TRANSPARENT))) {
-    return ErrnoStatus(errno, "IP_TRANSPARENT (needs CAP_NET_ADMIN)");
+  if (options.transparent) {
+    if (absl::Status transparent = SetTransparent(fd, address.ip().is_v4()); !transparent.ok()) {
+      return transparent;
+    }
   }
   SetTcpOptions(fd);  // what it accepts inherits them
   return absl::OkStatus();

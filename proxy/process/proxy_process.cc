@@ -18,6 +18,7 @@
 #include "proxy/identity/identity_manager.h"
 #include "proxy/intercept/self_probe.h"
 #include "proxy/net/timer.h"
+#include "proxy/process/capabilities.h"
 #include "proxy/process/handover_port.h"
 #include "proxy/process/memory_keeper.h"
 #include "proxy/process/status_pages.h"
@@ -201,6 +202,12 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
     workers.push_back(*std::move(worker));
   }
   drained.assign(workers.size(), false);
+  // The workers dial, and this thread with a mark of its own; nobody else needs to.
+  if (config.mark == 0) {
+    if (absl::Status dropped = DropNetworkCapabilities(); !dropped.ok()) {
+      return dropped;
+    }
+  }
   telemetry::MetricsSources sources;
   for (const std::unique_ptr<session::Worker>& worker : workers) {
     sources.workers.push_back(&worker->metrics());

@@ -53,7 +53,8 @@ std::unique_ptr<ListenerSpec> InterceptionSpec(const config::ProxyConfig& config
   spec->name = inbound ? "inbound" : "outbound";
   spec->direction = direction;
   spec->address = net::SocketAddress(Ip(ip), inbound ? config.inbound_port : config.outbound_port);
-  spec->transparent = config.intercept == config::InterceptMode::kTproxy;
+  // Outbound connections are redirected in both modes: there is no tproxy for what starts here.
+  spec->transparent = inbound && config.intercept == config::InterceptMode::kTproxy;
   return spec;
 }
 

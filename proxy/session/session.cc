@@ -7,6 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "proxy/net/transparent.h"
 #include "proxy/session/clock_notes.h"
 #include "proxy/session/plain_transport.h"
 #include "proxy/session/session_table.h"
@@ -270,6 +271,9 @@ Dialer& Session::NewDialer() {
   options.mark = worker_.config().mark;
   // The application that an inbound connection is for stands on this host.
   options.near = via_.direction == base::Direction::kInbound;
+  if (via_.transparent && net::CanStandForClient(peer_address_.ip())) {
+    options.client = &peer_address_.ip();
+  }
   return dialer_.emplace(worker_.loop, options,
                          [this](absl::StatusOr<std::unique_ptr<net::Stream>> stream) {
                            OnDialled(std::move(stream));

@@ -116,5 +116,10 @@ TEST_F(OriginalDestinationTest, IsTheLocalAddressWhenTransparent) {
             Address("127.0.0.1:8080"));
 }
 
+TEST_F(OriginalDestinationTest, IsWhatWasDialledOfARedirectedConnectionWhenTransparentToo) {
+  EXPECT_EQ(*Ask(Listen(Address("127.0.0.1:15001")), Address("203.0.113.7:5432"), true),
+            Address("203.0.113.7:5432"));
+}
+
 }  // namespace
 }  // namespace postern::intercept

@@ -12,7 +12,10 @@ import lab
 from harness import CLIENT, PROXY_UID, SERVER, TRUST_DOMAIN
 from lab import wait_until
 
-CGROUPS = "/sys/fs/cgroup/unified"
+POSTERN = os.path.join(harness.BUILD, "bin", "postern")
+# Where version 2 is: with version 1 beside it, or alone.
+CGROUPS = next((path for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+                if os.path.exists(os.path.join(path, "cgroup.procs"))), "")
 WEB = {"name": "web", "app": 64921, "proxy": PROXY_UID, "port": 8080, "inbound": 15006,
        "outbound": 15001, "ports": {"admin": 15000, "metrics": 15020}}
 DB = {"name": "db", "app": 64922, "proxy": 64912, "port": 5432, "inbound": 16006, "outbound": 16001,
@@ -110,36 +113,55 @@ class TwoWorkloadsTest(harness.MeshTest):
         self.say(self.mesh.client, 4, DB["port"])
 
 
-@unittest.skipUnless(os.path.isdir(CGROUPS), "no cgroup2 at /sys/fs/cgroup/unified")
+@unittest.skipUnless(CGROUPS and os.access(CGROUPS, os.W_OK), "no cgroup2 that can be written to")
 class SliceTest(unittest.TestCase):
     """One slice of a host, by its control group."""
 
-    def test_takes_what_is_in_the_slice_and_below_and_nothing_else(self):
-        with lab.Lab() as made:
-            here, there = made.namespace("here"), made.namespace("there")
-            made.join(here, there, 1)
-            path = os.path.join(CGROUPS, f"pstn{os.getpid()}.slice")
-            os.makedirs(os.path.join(path, "app.service"))
-            self.addCleanup(os.rmdir, path)
-            self.addCleanup(os.rmdir, os.path.join(path, "app.service"))
-            postern = os.path.join(harness.BUILD, "bin", "postern")
-            up = [postern, "intercept", "up", "--proxy-uid", str(PROXY_UID), "--fail-closed",
-                  "--app-cgroup", os.path.basename(path)]
-            if "cgroupv2" in (done := here.run(*up, check=False)).stderr:
-                self.skipTest(f"this kernel cannot match control groups: {done.stderr}")
-            self.assertEqual(done.returncode, 0, done.stderr)
-            listener = there.listen(SERVER[4], 8080)
-            self.addCleanup(listener.close)
+    def setUp(self):
+        made = lab.Lab()
+        self.addCleanup(made.close)
+        self.here, there = made.namespace("here"), made.namespace("there")
+        made.join(self.here, there, 1)
+        self.slice = os.path.join(CGROUPS, f"pstn{os.getpid()}.slice")
+        self.service = os.path.join(self.slice, "app.service")
+        os.makedirs(self.service)
+        self.addCleanup(os.rmdir, self.slice)
+        self.addCleanup(os.rmdir, self.service)
+        self.listener = there.listen(SERVER[4], 8080)
+        self.addCleanup(self.listener.close)
 
-            def connect_in(group):
-                code = (f"open({os.path.join(group, 'cgroup.procs')!r},'w').write('0')\n"
-                        f"import socket\nsocket.create_connection(({SERVER[4]!r},8080),3)")
-                return here.run("python3", "-c", code, check=False)
-            for inside in (path, os.path.join(path, "app.service")):
-                self.assertIn("ConnectionRefusedError", connect_in(inside).stderr)  # taken: no proxy
-            self.assertEqual(connect_in(CGROUPS).returncode, 0)
-            diff = here.run(*up[:2], "diff", *up[3:], check=False)
-            self.assertEqual((diff.returncode, diff.stdout), (0, ""), diff.stderr)
+    def up(self, flag):
+        words = ["--proxy-uid", str(PROXY_UID), "--fail-closed", flag, os.path.basename(self.slice)]
+        done = self.here.run(POSTERN, "intercept", "up", *words, check=False)
+        if "cgroupv2" in done.stderr:
+            self.skipTest(f"this kernel cannot match control groups: {done.stderr}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        diff = self.here.run(POSTERN, "intercept", "diff", *words, check=False)
+        self.assertEqual((diff.returncode, diff.stdout), (0, ""), diff.stderr)
+
+    def assert_taken(self, *groups):
+        for group in groups:
+            self.assertIn("ConnectionRefusedError", self.connect_in(group).stderr)  # there is no proxy
+
+    def assert_left_alone(self, *groups):
+        for group in groups:
+            done = self.connect_in(group)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def connect_in(self, group):
+        code = (f"open({os.path.join(group, 'cgroup.procs')!r},'w').write('0')\n"
+                f"import socket\nsocket.create_connection(({SERVER[4]!r},8080),3)")
+        return self.here.run("python3", "-c", code, check=False)
+
+    def test_takes_what_is_in_the_slice_and_below_and_nothing_else(self):
+        self.up("--app-cgroup")
+        self.assert_taken(self.slice, self.service)
+        self.assert_left_alone(CGROUPS)
+
+    def test_leaves_alone_what_is_in_an_excluded_slice_and_nothing_else(self):
+        self.up("--exclude-cgroup")
+        self.assert_left_alone(self.slice, self.service)
+        self.assert_taken(CGROUPS)
 
 
 if __name__ == "__main__":

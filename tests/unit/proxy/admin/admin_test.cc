@@ -22,6 +22,8 @@ namespace {
 using http::HostCheck;
 using http::HttpServer;
 
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -35,6 +37,7 @@ class AdminTest : public ::testing::Test {
     pages_.failures = [] { return std::string("[]"); };
     pages_.metrics = [] { return std::string("postern_ready 1\n"); };
     pages_.missing = [this] { return missing_; };
+    pages_.hints = [this] { return hints_; };
     verbs_.drain = [this] { ++drains_; };
     verbs_.shutdown = [this] { ++shutdowns_; };
     verbs_.set_log_level = [this](std::string_view level) {
@@ -96,7 +99,7 @@ class AdminTest : public ::testing::Test {
   http::ReadPage operators_ = [this](std::string_view path) { return ReadPage(pages_, path); };
   http::ReadPage scrapers_ = [this](std::string_view path) { return ReadHealthPage(pages_, path); };
   Verbs verbs_;
-  std::vector<std::string> missing_;
+  std::vector<std::string> missing_, hints_;
   std::atomic<int> drains_ = 0;
   std::atomic<int> shutdowns_ = 0;
   absl::Status renewed_;
@@ -139,6 +142,10 @@ TEST_F(AdminTest, ReadinessSaysWhatIsMissingAndCanBeLostAgain) {
   auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kNone, scrapers_);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/ready")), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/ready")), EndsWith("\r\n\r\nready\n"));
+  hints_ = {"look at the rules"};
+  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/ready")),
+              AllOf(StartsWith("HTTP/1.1 200"), EndsWith("ready, but look at the rules\n")));
   missing_ = {"no certificate", "no policy"};
   const std::string reply = OverTcp(AF_INET, (*server)->port(), Get("/ready"));
   EXPECT_THAT(reply, StartsWith("HTTP/1.1 503"));

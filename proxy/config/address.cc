@@ -65,6 +65,7 @@ struct TunnelParts {
   std::vector<x509::SpiffeIdPattern> peers;
   x509::PeerPins pins;
   bool client_auth = true;
+  bool proxy_protocol = false;
 
   absl::Status TakePin(const Part& part) {
     const auto pin = x509::ParsePin(part.value);
@@ -98,12 +99,20 @@ struct TunnelParts {
       client_auth = part.value == "required";
       return absl::OkStatus();
     }
+    if (part.key == "proxy-protocol") {
+      if (part.value != "v2") {
+        return absl::InvalidArgumentError(base::StrCat(
+            "proxy-protocol: ", base::Message(Wrong(part.value, "is not v2; there is no other"))));
+      }
+      proxy_protocol = true;
+      return absl::OkStatus();
+    }
     if (part.key == "pin-ca" || part.key == "pin-key") {
       return TakePin(part);
     }
     return Wrong(part.key.empty() ? part.value : part.key,
-                 "is no part of a tunnel; known: listen=, target=, peer=, client-auth=, pin-ca=, "
-                 "pin-key=");
+                 "is no part of a tunnel; known: listen=, target=, peer=, client-auth=, "
+                 "proxy-protocol=, pin-ca=, pin-key=");
   }
 
   absl::Status Check(base::Direction direction) const {
@@ -119,6 +128,9 @@ struct TunnelParts {
     if (!client_auth && direction == base::Direction::kOutbound) {
       return absl::InvalidArgumentError(
           "client-auth=none is for inbound tunnels only; leave it out");
+    }
+    if (proxy_protocol && direction == base::Direction::kOutbound) {
+      return absl::InvalidArgumentError("proxy-protocol is for inbound tunnels only; leave it out");
     }
     if (!pins.empty() && direction == base::Direction::kInbound) {
       return absl::InvalidArgumentError(
@@ -208,6 +220,7 @@ absl::StatusOr<TunnelSpec> TunnelSpec::Parse(std::string_view text) {
   tunnel.target = *std::move(taken.target);
   tunnel.peers = std::move(taken.peers);
   tunnel.client_auth = taken.client_auth;
+  tunnel.proxy_protocol = taken.proxy_protocol;
   if (!taken.pins.empty()) {
     tunnel.pins = std::make_shared<const x509::PeerPins>(std::move(taken.pins));
   }

@@ -97,6 +97,12 @@ absl::Status CheckTraffic(const ProxyConfig& config) {
         "there is nothing to do; give --tunnel inbound,... or --tunnel outbound,... or "
         "--outbound-proxy ADDR or --intercept redirect");
   }
+  if (!config.proxy_protocol_ports.empty() && config.intercept == InterceptMode::kNone &&
+      config.handover_fd < 0) {
+    return Invalid(
+        "--proxy-protocol: is about intercepted ports; give --intercept as well, or write "
+        "proxy-protocol=v2 into the --tunnel");
+  }
   if (NeedsIdentity(config) && !HasIdentityFiles(config) && config.issuer.empty()) {
     return Invalid(
         "no identity; give --issuer HOST:PORT, or --svid FILE, --svid-key FILE and --bundle FILE");

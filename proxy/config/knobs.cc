@@ -182,7 +182,9 @@ Values ShowTunnels(const ProxyConfig& config) {
     for (const auto& pin : tunnel.pins != nullptr ? tunnel.pins->key_sha256 : kNoPins) {
       base::StrAppend(text, ",pin-key=", x509::PinText(pin));
     }
-    values.push_back(text + (tunnel.client_auth ? "" : ",client-auth=none"));
+    base::StrAppend(text, tunnel.client_auth ? "" : ",client-auth=none",
+                    tunnel.proxy_protocol ? ",proxy-protocol=v2" : "");
+    values.push_back(std::move(text));
   }
   return values;
 }
@@ -257,6 +259,23 @@ Values ShowPortModes(const ProxyConfig& config) {
   Values values;
   for (const auto& [port, mode] : config.port_modes) {
     values.push_back(base::StrCat(port, "=", Token(mode)));
+  }
+  return values;
+}
+
+absl::Status AddProxyProtocolPort(ProxyConfig& config, std::string_view text) {
+  const uint16_t port = base::ParseNumber<uint16_t>(text).value_or(uint16_t{0});
+  if (port == 0) {
+    return Invalid(text, "is no port from 1 to 65535");
+  }
+  config.proxy_protocol_ports.insert(port);
+  return absl::OkStatus();
+}
+
+Values ShowProxyProtocolPorts(const ProxyConfig& config) {
+  Values values;
+  for (const uint16_t port : config.proxy_protocol_ports) {
+    values.push_back(std::to_string(port));
   }
   return values;
 }
@@ -357,9 +376,10 @@ constexpr auto kKnobs = std::to_array<Knob>({
 
     {kTraffic, "tunnel",
      "inbound|outbound,listen=ADDR,target=ADDR,peer=SPIFFE-ID[,peer=...][,client-auth=none]"
-     "[,pin-ca=sha256:HEX][,pin-key=sha256:HEX]",
+     "[,proxy-protocol=v2][,pin-ca=sha256:HEX][,pin-key=sha256:HEX]",
      "Explicit tunnel. ADDR is IP:port, [v6]:port, name:port or unix:PATH; '*' as a peer's last "
-     "path segment means all below. Outbound, beyond the bundle: the server must have one of the "
+     "path segment means all below. Inbound, proxy-protocol=v2 tells the target who the client is, "
+     "as --proxy-protocol does. Outbound, beyond the bundle: the server must have one of the "
      "pinned keys (SHA-256 over its SubjectPublicKeyInfo), and one of the pinned CA certificates "
      "(SHA-256 over the DER) on its verified path; each may be given several times.",
      true, AddTunnel, ShowTunnels},
@@ -394,6 +414,10 @@ constexpr auto kKnobs = std::to_array<Knob>({
      false, SetPeerMode, ShowWord<&C::peer_mode>},
     {kTraffic, "port-mode", "PORT=MODE", "Peer mode of one inbound port.", true, AddPortMode,
      ShowPortModes},
+    {kTraffic, "proxy-protocol", "PORT",
+     "The application on this intercepted inbound port is told of each client in a PROXY protocol "
+     "header, version 2: addresses, and with mTLS the SPIFFE ID (TLV 0xD0) and the facts of TLS.",
+     true, AddProxyProtocolPort, ShowProxyProtocolPorts},
     {kTraffic, "outbound-default", "passthrough|deny",
      "What happens to destinations that are not in the mesh.", false,
      SetWord<&C::outbound_default, ParseOutboundDefault>, ShowWord<&C::outbound_default>},

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,8 +62,9 @@ struct TunnelSpec {
   AddressSpec target;
   std::vector<x509::SpiffeIdPattern> peers;
   std::shared_ptr<const x509::PeerPins> pins;  // outbound: beyond the bundle; null: none
-  bool client_auth = true;  // false: client-auth=none, the TLS-only mode of an inbound tunnel
-  std::string name;         // "inbound:127.0.0.1:8443": for logs, metrics and policy
+  bool client_auth = true;      // false: client-auth=none, the TLS-only mode of an inbound tunnel
+  bool proxy_protocol = false;  // inbound: the target is told of the client, PROXY version 2
+  std::string name;             // "inbound:127.0.0.1:8443": for logs, metrics and policy
 
   static absl::StatusOr<TunnelSpec> Parse(std::string_view text);
 };
@@ -96,6 +98,7 @@ struct ProxyConfig {
   PeerMode peer_mode = PeerMode::kStrict;
   bool peer_mode_explicit = false;
   std::map<uint16_t, PeerMode> port_modes;  // --port-mode PORT=MODE, repeatable
+  std::set<uint16_t> proxy_protocol_ports;  // intercepted inbound ones; --proxy-protocol PORT
   OutboundDefault outbound_default = OutboundDefault::kPassthrough;
   std::string policy_file;
   std::vector<std::string> crl_paths;  // files and directories

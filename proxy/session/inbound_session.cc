@@ -31,7 +31,9 @@ void InboundSession::Start() {
     return;
   }
   destination_ = via().target.value_or(net::SocketAddress());
-  StartSniff();
+  if (PrepareToAnnounce()) {
+    StartSniff();
+  }
 }
 
 // ---------------------------------------------------------------- OriginalDestination
@@ -47,7 +49,7 @@ void InboundSession::StartOriginalDestination() {
     return;
   }
   destination_ = *original;
-  if (RefusesDestination(destination_)) {
+  if (RefusesDestination(destination_) || !PrepareToAnnounce()) {
     return;
   }
   mode_ = ModeOf(destination_.port());
@@ -331,6 +333,12 @@ std::optional<base::Failure> InboundSession::Judge() {
 // ---------------------------------------------------------------- ConnectApp
 
 void InboundSession::ConnectApp() {
+  if (upstream_ != nullptr && announce_ != nullptr && downstream_->peer() != nullptr) {
+    // The application was told of a client without a name, and cannot be told twice.
+    upstream_->Reset();
+    upstream_.reset();
+    announce_->sent = false;
+  }
   if (upstream_ != nullptr) {  // dialled while the client was silent
     Relay();
     return;
@@ -353,6 +361,9 @@ void InboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
 
 // Both are silent; whoever speaks first decides. A mesh client that was late is still taken in.
 void InboundSession::StartServerFirst() {
+  if (!AnnounceToSilent()) {
+    return;
+  }
   Advance(Phase::kServerFirst);
   WatchDownstream();
   WatchUpstream();
@@ -362,7 +373,7 @@ void InboundSession::StartServerFirst() {
 
 void InboundSession::Relay() {
   const std::vector<uint8_t> first_bytes = std::exchange(first_bytes_, {});
-  StartRelay(first_bytes);
+  StartRelay(first_bytes, Announcement());
 }
 
 // After the server has spoken, a ClientHello of the mesh comes too late: its sender would take the

@@ -44,6 +44,10 @@ class InboundSession final : public Session {
   void StartServerFirst();
   void Relay();
 
+  bool PrepareToAnnounce();
+  bool AnnounceToSilent();
+  std::vector<uint8_t> Announcement();
+
   void OnDownstreamReadable() override;
   void OnUpstreamReadable() override;
   void OnIdentity() override;
@@ -60,6 +64,13 @@ class InboundSession final : public Session {
   std::vector<uint8_t> first_bytes_;    // read by the sniffer, not consumed yet
   std::optional<telemetry::PlaintextReason> passes_;  // why the connection is not TLS of ours
   config::PeerMode mode_ = config::PeerMode::kStrict;
+  // What the application, which asks for it, is told of the client: to what it has connected, and
+  // whether it was told already. Null: it does not ask.
+  struct Announce {
+    net::SocketAddress destination;
+    bool sent = false;
+  };
+  std::unique_ptr<Announce> announce_;
 };
 
 // Growing a session costs memory for every open connection: a deliberate change.

@@ -35,13 +35,17 @@ Relay::~Relay() {
   Stop();
 }
 
-void Relay::Start(base::ByteSpan first_bytes) {
+void Relay::Start(base::ByteSpan first_bytes, size_t own) {
   state_ = State::kRunning;
   for (Half& half : halves_) {
     half.source->SetHandler(this);
   }
   Half& downstream = halves_[At(base::Side::kDownstream)];
-  if (!first_bytes.empty() && !Forward(downstream, first_bytes)) {
+  const base::ByteSpan of_downstream = first_bytes.subspan(own);
+  if (!of_downstream.empty() && !Account(downstream, of_downstream)) {
+    return;
+  }
+  if (!first_bytes.empty() && !PassOn(downstream, first_bytes)) {
     return;
   }
   for (Half& half : halves_) {
@@ -130,12 +134,20 @@ void Relay::Pull(Half& half) {
 
 // False when the relay is over.
 bool Relay::Forward(Half& half, base::ByteSpan bytes) {
+  return Account(half, bytes) && PassOn(half, bytes);
+}
+
+bool Relay::Account(Half& half, base::ByteSpan bytes) {
   if (half.bytes == 0 && half.from == base::Side::kDownstream && !owner_.OnFirstBytes(bytes)) {
     return false;
   }
   half.bytes += bytes.size();
   options_.counters[At(half.from)]->Add(bytes.size());
   last_activity_ = loop_.Now();
+  return true;
+}
+
+bool Relay::PassOn(Half& half, base::ByteSpan bytes) {
   if (half.state == HalfState::kBroken) {
     return true;
   }

@@ -49,8 +49,10 @@ class Relay final : private Transport::Handler {
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
-  // `first_bytes` of the downstream were read already (sniffed).
-  void Start(base::ByteSpan first_bytes);
+  // `first_bytes` of the downstream were read already (sniffed). The first `own` of them are not
+  // the downstream's but the proxy's: they are sent before the others, in one write with them, and
+  // neither counted nor shown to the owner.
+  void Start(base::ByteSpan first_bytes, size_t own = 0);
   // Nothing moves and nothing is reported any more.
   void Stop();
 
@@ -87,6 +89,8 @@ class Relay final : private Transport::Handler {
   Half& Other(const Half& half);
   void Pull(Half& half);
   bool Forward(Half& half, base::ByteSpan bytes);
+  bool Account(Half& half, base::ByteSpan bytes);
+  bool PassOn(Half& half, base::ByteSpan bytes);
   bool FlushPending(Half& half);
   void KeepRest(Half& half, base::ByteSpan rest);
   void SourceEnded(Half& half);

@@ -340,7 +340,7 @@ void Session::TakeEarlyBytes() {
 
 // ---------------------------------------------------------------- relaying
 
-void Session::StartRelay(base::ByteSpan first_bytes) {
+void Session::StartRelay(base::ByteSpan first_bytes, base::ByteSpan preface) {
   Advance(Phase::kRelay);
   if (route_ != nullptr) {
     route_->Succeeded();
@@ -357,8 +357,9 @@ void Session::StartRelay(base::ByteSpan first_bytes) {
   relay_.emplace(worker_.loop, *downstream_, *upstream_, owner, options);
   WatchPeer();
   early_.insert(early_.begin(), first_bytes.begin(), first_bytes.end());
+  early_.insert(early_.begin(), preface.begin(), preface.end());
   const std::vector<uint8_t> first = std::exchange(early_, {});
-  relay_->Start(first);
+  relay_->Start(first, preface.size());
 }
 
 bool Session::OnFirstBytes(base::ByteSpan bytes) noexcept {

@@ -95,7 +95,8 @@ class Session : private Transport::Handler, private Relay::Owner {
   // elsewhere.
   void StartConnect(std::vector<Place> places);
   void StartConnect(std::vector<Candidate> candidates);
-  void StartRelay(base::ByteSpan first_bytes);
+  // `preface` is what the upstream is told before the first bytes of the downstream.
+  void StartRelay(base::ByteSpan first_bytes, base::ByteSpan preface = {});
   // Before the relay nobody reads the downstream: this tells a reset from bytes that can wait.
   void WatchDownstream();
   void LookAtWatchedDownstream();

@@ -60,6 +60,7 @@ class FakeTransport final : public session::Transport {
   bool wants_read() const { return wants_read_; }
   size_t chunks_left() const { return incoming_.size(); }
   size_t reads() const { return reads_; }
+  size_t writes() const { return writes_; }
 
   // --- Transport
   session::TransportResult Handshake() override { return {session::TransportOutcome::kDone, 0}; }
@@ -87,6 +88,7 @@ class FakeTransport final : public session::Transport {
   }
   bool HasBufferedInput() const override { return buffered_ > 0 && !incoming_.empty(); }
   session::TransportResult Write(base::ByteSpan in) override {
+    ++writes_;
     if (write_fails_) {
       return {session::TransportOutcome::kFailed, 0};
     }
@@ -119,6 +121,7 @@ class FakeTransport final : public session::Transport {
   size_t room_ = std::numeric_limits<size_t>::max();
   size_t buffered_ = 0;
   size_t reads_ = 0;
+  size_t writes_ = 0;
   std::chrono::milliseconds unacknowledged_{0};
   base::Failure failure_;
   End end_ = End::kNone;

@@ -80,6 +80,36 @@ TEST_F(RelayTest, SendsWhatWasReadBeforeItsStartFirst) {
   EXPECT_EQ(first_bytes_, "sniffed");
 }
 
+TEST_F(RelayTest, SendsTheProxysOwnBytesFirstAndCountsThemForNobody) {
+  relay_->Start(base::AsBytes("PROXY question"), 6);
+  EXPECT_EQ(upstream_.received(), "PROXY question");
+  EXPECT_EQ(upstream_.writes(), 1U) << "in one write";
+  EXPECT_EQ(first_bytes_, "question");
+  EXPECT_EQ(relay_->bytes_from(Side::kDownstream), 8U);
+  EXPECT_EQ(from_downstream_.value(), 8U);
+}
+
+TEST_F(RelayTest, SendsTheProxysOwnBytesThoughTheDownstreamIsSilent) {
+  relay_->Start(base::AsBytes("PROXY "), 6);
+  EXPECT_EQ(upstream_.received(), "PROXY ");
+  EXPECT_EQ(first_bytes_, "");
+  downstream_.PeerSays("at last");
+  Poll();
+  EXPECT_EQ(upstream_.received(), "PROXY at last");
+  EXPECT_EQ(first_bytes_, "at last");
+  EXPECT_EQ(from_downstream_.value(), 7U);
+}
+
+TEST_F(RelayTest, KeepsOfItsOwnBytesWhatTheUpstreamDoesNotTakeYet) {
+  upstream_.SetRoom(3);
+  relay_->Start(base::AsBytes("PROXY question"), 6);
+  EXPECT_EQ(upstream_.received(), "PRO");
+  upstream_.SetRoom(100);
+  Poll();
+  EXPECT_EQ(upstream_.received(), "PROXY question");
+  EXPECT_EQ(from_downstream_.value(), 8U);
+}
+
 TEST_F(RelayTest, StopsWhenTheFirstBytesAreRefused) {
   refuse_first_bytes_ = true;
   relay_->Start({});

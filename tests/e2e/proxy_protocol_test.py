@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nginx and HAProxy behind a proxy learn of their clients by the PROXY protocol, and from nobody else."""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import unittest
+
+import harness
+from harness import CLIENT, CLIENT_ID, SERVER, SERVER_BACK, url_host
+from lab import run, wait_until
+
+NGINX, HAPROXY = 8080, 8081
+BACK = "198.18.3.2"
+NGINX_WITH_TLVS = (1, 23, 2)
+
+
+def nginx_version():
+    text = run(["nginx", "-v"]).stderr
+    return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+
+
+class ProxyProtocolTest(harness.MeshTest):
+
+    @classmethod
+    def make_mesh(cls):
+        mesh = harness.Mesh()
+        cls.addClassCleanup(mesh.close)
+        mesh.add_pair((), ["--peer-mode", "permissive", "--proxy-protocol", str(NGINX),
+                           "--proxy-protocol", str(HAPROXY)])
+        cls.has_tlvs = nginx_version() >= NGINX_WITH_TLVS
+        cls.start_nginx(mesh)
+        cls.has_haproxy = shutil.which("haproxy") is not None
+        if cls.has_haproxy:
+            cls.start_haproxy(mesh)
+        return mesh
+
+    @classmethod
+    def start_nginx(cls, mesh):
+        says = "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr"
+        if cls.has_tlvs:
+            says += " $proxy_protocol_tlv_0xd0 $proxy_protocol_tlv_ssl_version"
+        with open(mesh.path("nginx.conf"), "w", encoding="ascii") as handle:
+            handle.write(f"""daemon off; master_process off; pid {mesh.path('nginx.pid')};
+error_log {mesh.path('nginx.log')}; events {{ worker_connections 1024; }}
+http {{ log_format who '$proxy_protocol_addr $status';
+  access_log {mesh.path('nginx.access.log')} who; client_body_temp_path {mesh.path('t1')};
+  proxy_temp_path {mesh.path('t2')}; fastcgi_temp_path {mesh.path('t3')};
+  uwsgi_temp_path {mesh.path('t4')}; scgi_temp_path {mesh.path('t5')};
+  server {{ listen 0.0.0.0:{NGINX} proxy_protocol; listen [::]:{NGINX} proxy_protocol;
+    location / {{ default_type text/plain; return 200 "{says}\\n"; }} }} }}
+""")
+        mesh.lab.start(mesh.server, shutil.which("nginx") or "/usr/sbin/nginx", "-c",
+                       mesh.path("nginx.conf"), "-e", mesh.path("nginx.log"),
+                       stdin=subprocess.DEVNULL)
+        cls.await_port(mesh, NGINX)
+
+    @classmethod
+    def start_haproxy(cls, mesh):
+        with open(mesh.path("haproxy.cfg"), "w", encoding="ascii") as handle:
+            handle.write(f"""defaults
+  mode http
+  timeout client 10s
+  timeout server 10s
+  timeout connect 10s
+frontend it
+  bind 0.0.0.0:{HAPROXY} accept-proxy
+  bind :::{HAPROXY} v6only accept-proxy
+  http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst]\\n"
+""")
+        mesh.lab.start(mesh.server, "haproxy", "-db", "-f", mesh.path("haproxy.cfg"),
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        cls.await_port(mesh, HAPROXY)
+
+    @staticmethod
+    def await_port(mesh, port):
+        def answers():
+            with contextlib.suppress(OSError):
+                mesh.server.connect("127.0.0.1", port).close()
+                return True
+        wait_until(answers, what=lambda: f"port {port}\n" + harness.tail(mesh.path("nginx.log")))
+
+    def curl(self, space, address, port):
+        """The words of the answer, and the record of the server's proxy about the connection."""
+        server = self.proxy("server")
+        count = len(server.access_log())
+        words = space.run("curl", "-sS", "--fail", "--max-time", "10",
+                          f"http://{url_host(address)}:{port}/").stdout.split()
+        wait_until(lambda: len(server.access_log()) > count, what="record")
+        return words, server.access_log()[-1]
+
+    def assert_told(self, port):
+        for family in (4, 6):
+            with self.subTest(family=family, mesh=True):
+                words, record = self.curl(self.mesh.client, SERVER[family], port)
+                self.assertEqual(record["security"], "mutual_tls")
+                self.assertEqual(words[:3], [CLIENT[family],
+                                             record["downstream"].rpartition(":")[2],
+                                             SERVER[family]])
+                self.assertEqual(record["downstream"], f"{url_host(words[0])}:{words[1]}")
+                self.assertEqual(words[3:], [CLIENT_ID, "TLSv1.3"]
+                                 if self.has_tlvs and port == NGINX else [])
+        with self.subTest(mesh=False):
+            words, record = self.curl(self.mesh.back, SERVER_BACK, port)
+            self.assertEqual(record["security"], "plaintext")
+            self.assertEqual(words, [BACK, record["downstream"].rpartition(":")[2], SERVER_BACK])
+
+    def test_nginx_is_told_of_mesh_and_plaintext_clients(self):
+        self.assert_told(NGINX)
+
+    def test_haproxy_which_checks_the_checksum_is_told_of_them_too(self):
+        if not self.has_haproxy:
+            self.skipTest("haproxy is not installed")
+        self.assert_told(HAPROXY)
+
+    def test_a_header_from_outside_is_not_believed(self):
+        forged = (b"PROXY TCP4 192.0.2.66 198.18.3.1 1 8080\r\n",
+                  b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x42\xc6\x12\x03\x01\0\1\x1f\x90")
+        for header in forged:
+            with contextlib.closing(self.mesh.back.connect(SERVER_BACK, NGINX)) as sock:
+                with contextlib.suppress(OSError):
+                    sock.sendall(header + b"GET /forged HTTP/1.0\r\n\r\n")
+                    answer = b""
+                    while more := sock.recv(4096):
+                        answer += more
+                    self.assertIn(b" 400 ", answer.split(b"\r\n")[0])
+
+        def lines():
+            with open(self.mesh.path("nginx.access.log"), encoding="utf-8") as handle:
+                return [line.split() for line in handle]
+        wait_until(lambda: [BACK, "400"] in lines(), what=lambda: str(lines()))
+        self.assertNotIn("192.0.2.66", [line[0] for line in lines()])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -98,6 +98,14 @@ namespace postern::base {
     "the detail says what is wrong with it; `curl --socks5-hostname` shows a good one")            \
   X(kProxyRequestTimeout, "proxy_request_timeout",                                                 \
     "a client of an outbound proxy port did not finish its request in time", "")                   \
+  X(kSourceRate, "source_rate", "the source opens connections faster than it may",                 \
+    "--max-rate-per-source, or find out what the source is doing")                                 \
+  X(kSourceHandshakes, "source_handshakes", "the source has too many handshakes under way",        \
+    "the detail says which bound; look for clients that connect and do not finish")                \
+  X(kSourceConnections, "source_connections", "the source has too many connections open",          \
+    "--max-connections-per-source or --max-connections, or find out why it opens so many")         \
+  X(kPeerConnections, "peer_connections", "the peer's identity has too many connections open",     \
+    "--max-connections-per-peer, or find out why it opens so many")                                \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

@@ -453,6 +453,29 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "Connections at the same time; 0 derives it from the limit of file descriptors, at most "
      "100000. Locked memory for keys is sized by it: 64 bytes each.",
      false, SetNumber<&C::max_connections, 0, 10'000'000>, ShowNumber<&C::max_connections>},
+    {kLimits, "max-handshakes", "N",
+     "Inbound handshakes under way at the same time, before accepting waits for them; 0 is 2048 "
+     "for each worker.",
+     false, SetNumber<&C::max_handshakes, 0, 1'000'000>, ShowNumber<&C::max_handshakes>},
+    {kLimits, "max-handshakes-per-source", "N",
+     "Of these from one source: an IPv4 address or an IPv6 /64, none on this host. A source never "
+     "has more than sixteen or a quarter of the places left; 0 is no other limit.",
+     false, SetNumber<&C::max_handshakes_per_source, 0, 1'000'000>,
+     ShowNumber<&C::max_handshakes_per_source>},
+    {kLimits, "max-connections-per-source", "N",
+     "Inbound connections at the same time from one source. A source never has more than seven "
+     "eighths of --max-connections; 0 is no other limit.",
+     false, SetNumber<&C::max_connections_per_source, 0, 10'000'000>,
+     ShowNumber<&C::max_connections_per_source>},
+    {kLimits, "max-rate-per-source", "N",
+     "New inbound connections in a second from one source; what was not used in two seconds, at "
+     "least 10, may come at once. 0 is no limit.",
+     false, SetNumber<&C::max_rate_per_source, 0, 100'000>, ShowNumber<&C::max_rate_per_source>},
+    {kLimits, "max-connections-per-peer", "N",
+     "Inbound connections at the same time of one SPIFFE ID, wherever they come from; 0 is no "
+     "limit.",
+     false, SetNumber<&C::max_connections_per_peer, 0, 10'000'000>,
+     ShowNumber<&C::max_connections_per_peer>},
     {kLimits, "sniff-timeout", "DURATION",
      "Permissive ports: how long to wait for a client's first bytes before the server is let speak "
      "first.",

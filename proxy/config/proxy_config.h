@@ -110,7 +110,13 @@ struct ProxyConfig {
   std::string admin_socket;  // unix socket for the changing verbs; empty: none
   std::string metrics = "0.0.0.0:15020";
   unsigned workers = 1;
-  uint32_t max_connections = 0;                  // 0: derived from the file descriptor limit
+  uint32_t max_connections = 0;  // 0: derived from the file descriptor limit
+  uint32_t max_handshakes = 0;   // inbound, under way; 0: by the workers
+  // Of one IPv4 address or IPv6 /64, inbound; 0: no limit but the share of what is left.
+  uint32_t max_handshakes_per_source = 0;
+  uint32_t max_connections_per_source = 0;
+  uint32_t max_rate_per_source = 0;              // new connections in a second
+  uint32_t max_connections_per_peer = 0;         // of one SPIFFE ID, inbound; 0: no limit
   std::chrono::milliseconds sniff_timeout{200};  // permissive: how long to wait for first bytes
   std::chrono::milliseconds handshake_timeout{5000};
   std::chrono::milliseconds connect_timeout{5000};

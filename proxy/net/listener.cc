@@ -93,6 +93,15 @@ absl::Status BindTcp(int fd, const SocketAddress& address, const ListenOptions& 
   return absl::OkStatus();
 }
 
+constexpr int kRefusedForOne = 16;
+
+// The peer sees RST, and the kernel keeps nothing of the connection.
+void CloseAbruptly(int fd) {
+  const linger abrupt = {.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof(abrupt));
+  close(fd);
+}
+
 // Names the address, and keeps to the errors that Listen promises.
 absl::Status Explain(const absl::Status& status, const SocketAddress& address) {
   const std::string message =
@@ -119,7 +128,8 @@ struct Listener::Block final : HandleBlock {
   }
 
   void AcceptSome();
-  void HandOver(int accepted, const sockaddr_storage& storage, socklen_t length);
+  // False: it was refused.
+  bool HandOver(int accepted, const sockaddr_storage& storage, socklen_t length);
   void BackOff();
   void OnRetry();
   void Enter(State next);
@@ -159,14 +169,15 @@ void Listener::Block::Enter(State next) {
 
 // The callback may pause or destroy the listener, which shows in `state` and usable().
 void Listener::Block::AcceptSome() {
-  for (int i = 0; i < options.accepts_per_turn && usable() && state != State::kPaused; ++i) {
+  int left = options.accepts_per_turn * kRefusedForOne;
+  while (left > 0 && usable() && state != State::kPaused) {
     sockaddr_storage storage{};
     socklen_t length = sizeof(storage);
     const int accepted =
         accept4(fd, reinterpret_cast<sockaddr*>(&storage), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted >= 0) {
       backoff = kFirstBackoff;
-      HandOver(accepted, storage, length);
+      left -= HandOver(accepted, storage, length) ? kRefusedForOne : 1;
       continue;
     }
     const AcceptFault fault = Judge(errno);
@@ -177,18 +188,24 @@ void Listener::Block::AcceptSome() {
       BackOff();
       return;
     }
+    left -= kRefusedForOne;
   }
 }
 
-void Listener::Block::HandOver(int accepted, const sockaddr_storage& storage, socklen_t length) {
+bool Listener::Block::HandOver(int accepted, const sockaddr_storage& storage, socklen_t length) {
   const absl::StatusOr<SocketAddress> peer =
       SocketAddress::FromSockaddr(reinterpret_cast<const sockaddr*>(&storage), length);
+  if (peer.ok() && options.admit != nullptr && !options.admit(*peer)) {
+    CloseAbruptly(accepted);
+    return false;
+  }
   absl::StatusOr<std::unique_ptr<Stream>> stream = StreamAdopter::AdoptPrepared(loop, accepted);
   if (!peer.ok() || !stream.ok()) {
     ++errors;
-    return;
+    return true;
   }
   on_accept(*std::move(stream), *peer);
+  return true;
 }
 
 void Listener::Block::BackOff() {

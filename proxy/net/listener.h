@@ -20,6 +20,9 @@ struct ListenOptions {
   int backlog = 1024;
   mode_t unix_mode = 0666;    // of a unix socket's file
   int accepts_per_turn = 16;  // then other connections get their turn
+  // Asked of each connection before anything is made for it; false: it is reset at once, which
+  // costs so little that sixteen of them count for one that is let in. Null: all are let in.
+  std::function<bool(const SocketAddress& peer)> admit = nullptr;
 };
 
 // A listening socket on a loop. Accept errors (EMFILE, ENFILE, ENOBUFS, ENOMEM) pause it with a

@@ -22,6 +22,8 @@
 #include "proxy/process/handover_port.h"
 #include "proxy/process/memory_keeper.h"
 #include "proxy/process/status_pages.h"
+#include "proxy/session/connection_limit.h"
+#include "proxy/session/source_limits.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/metrics_registry.h"
 
@@ -194,6 +196,7 @@ absl::Status ProxyProcess::Impl::OpenWorkers() {
   if (!config.issuer.empty()) {
     shared.hears_issuer = [this] { return identity->HearsIssuer(); };
   }
+  shared.limits = std::make_shared<session::SourceLimits>(config, session::ConnectionLimit(config));
   for (unsigned index = 0; index < config.workers; ++index) {
     auto worker = session::Worker::Create(index, shared);
     if (!worker.ok()) {

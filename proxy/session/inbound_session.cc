@@ -18,8 +18,8 @@ using telemetry::PlaintextReason;
 
 InboundSession::InboundSession(WorkerContext& worker, const ListenerSpec& via,
                                std::unique_ptr<net::Stream> accepted,
-                               const net::SocketAddress& peer)
-    : Session(worker, via, peer) {
+                               const net::SocketAddress& peer, SourceHold hold)
+    : Session(worker, via, peer), hold_(std::move(hold)) {
   auto plain = std::make_unique<PlainTransport>(std::move(accepted));
   accepted_ = plain.get();
   downstream_ = std::move(plain);
@@ -269,6 +269,7 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
 
 void InboundSession::Authorize() {
   Advance(Phase::kAuthorize);
+  hold_.EndHandshake();
   if (auto stale = StaleTrust(worker().shared, Side::kDownstream); stale.has_value()) {
     Fail(*std::move(stale), passes_.has_value() ? -1 : kAlertAccessDenied);
     return;
@@ -282,10 +283,27 @@ void InboundSession::Authorize() {
     Fail(*std::move(denied), alert);
     return;
   }
+  if (RefusesPeer()) {
+    return;
+  }
   if (passes_.has_value() && passes_ != PlaintextReason::kServerFirst) {
     PassPlaintext(*passes_);
   }
   ConnectApp();
+}
+
+// Whom policy lets in may still have too many connections. There is no alert that would say so; a
+// reset is what a server that takes no more gives.
+bool InboundSession::RefusesPeer() {
+  if (downstream_->peer() == nullptr || worker().shared.limits == nullptr) {
+    return false;
+  }
+  const auto refusal = worker().shared.limits->AdmitPeer(downstream_->peer()->id.uri(), hold_);
+  if (refusal.has_value()) {
+    Fail(refusal->reason, Side::kDownstream,
+         absl::ResourceExhaustedError(base::ToAbsl(refusal->why)));
+  }
+  return refusal.has_value();
 }
 
 std::optional<base::Failure> InboundSession::Judge() {

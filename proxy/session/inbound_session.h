@@ -9,6 +9,7 @@
 #include "proxy/config/proxy_config.h"
 #include "proxy/session/plain_transport.h"
 #include "proxy/session/session.h"
+#include "proxy/session/source_limits.h"
 #include "proxy/tls/client_hello.h"
 
 namespace postern::session {
@@ -21,7 +22,8 @@ namespace postern::session {
 class InboundSession final : public Session {
  public:
   InboundSession(WorkerContext& worker, const ListenerSpec& via,
-                 std::unique_ptr<net::Stream> accepted, const net::SocketAddress& peer);
+                 std::unique_ptr<net::Stream> accepted, const net::SocketAddress& peer,
+                 SourceHold hold);
 
   void Start() override;
 
@@ -39,6 +41,7 @@ class InboundSession final : public Session {
   void OnHandshakeDone() override;
   void PassThrough(telemetry::PlaintextReason reason, base::ByteSpan first_bytes);
   void Authorize();
+  bool RefusesPeer();
   void ConnectApp();
   void OnConnected(std::unique_ptr<net::Stream> stream) override;
   void StartServerFirst();
@@ -71,9 +74,10 @@ class InboundSession final : public Session {
     bool sent = false;
   };
   std::unique_ptr<Announce> announce_;
+  SourceHold hold_;  // what the connection counts for
 };
 
 // Growing a session costs memory for every open connection: a deliberate change.
-static_assert(sizeof(InboundSession) <= 800);
+static_assert(sizeof(InboundSession) <= 832);
 
 }  // namespace postern::session

@@ -137,18 +137,19 @@ absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> ListenerSpecs(
 absl::StatusOr<std::unique_ptr<Listeners>> Listeners::Open(net::Loop& loop,
                                                            const config::ProxyConfig& config,
                                                            std::shared_ptr<ListenerShare> share,
-                                                           OnAccept on_accept) {
+                                                           Admit admit, OnAccept on_accept) {
   absl::StatusOr<std::vector<std::unique_ptr<ListenerSpec>>> specs = ListenerSpecs(config);
   if (!specs.ok()) {
     return specs.status();
   }
-  std::unique_ptr<Listeners> listeners(new Listeners(std::move(share)));
+  std::unique_ptr<Listeners> listeners(
+      new Listeners(std::move(share), std::move(admit), std::move(on_accept)));
   size_t position = 0;
   for (std::unique_ptr<ListenerSpec>& spec : *specs) {
     const std::string flag = spec->tunnel != nullptr ? base::StrCat("--tunnel ", spec->name)
                              : spec->takes_requests  ? "--outbound-proxy"
                                                      : base::StrCat("--", spec->name, "-port");
-    const absl::Status opened = listeners->OpenOne(loop, position++, std::move(spec), on_accept);
+    const absl::Status opened = listeners->OpenOne(loop, position++, std::move(spec));
     if (!opened.ok()) {
       return absl::Status(opened.code(), base::ToAbsl(base::StrCat(flag, ": ", opened.message())));
     }
@@ -163,13 +164,14 @@ Listeners::~Listeners() {
 }
 
 absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
-                                std::unique_ptr<ListenerSpec> spec, const OnAccept& on_accept) {
+                                std::unique_ptr<ListenerSpec> spec) {
   const ListenerSpec* const via = spec.get();
   net::ListenOptions options;
   options.transparent = spec->transparent;
-  const auto accept = [on_accept, via](std::unique_ptr<net::Stream> stream,
-                                       const net::SocketAddress& peer) {
-    on_accept(*via, std::move(stream), peer);
+  options.admit = [this, via](const net::SocketAddress& peer) { return admit_(*via, peer); };
+  const auto accept = [this, via](std::unique_ptr<net::Stream> stream,
+                                  const net::SocketAddress& peer) {
+    on_accept_(*via, std::move(stream), peer);
   };
   ListenerShare::Entry first;
   const bool shared = share_->Find(position, &first);
@@ -190,17 +192,18 @@ absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
   return absl::OkStatus();
 }
 
-absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& target,
-                             const OnAccept& on_accept) {
+absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& target) {
   auto spec = std::make_unique<ListenerSpec>();
   spec->name = "inbound";
   spec->handed = true;
   spec->target = target;
   const ListenerSpec* const via = spec.get();
+  net::ListenOptions options;
+  options.admit = [this, via](const net::SocketAddress& peer) { return admit_(*via, peer); };
   absl::StatusOr<std::unique_ptr<net::Listener>> listener = net::Listener::Adopt(
-      loop, fd, net::ListenOptions(),
-      [on_accept, via](std::unique_ptr<net::Stream> stream, const net::SocketAddress& peer) {
-        on_accept(*via, std::move(stream), peer);
+      loop, fd, options,
+      [this, via](std::unique_ptr<net::Stream> stream, const net::SocketAddress& peer) {
+        on_accept_(*via, std::move(stream), peer);
       });
   if (!listener.ok()) {
     return listener.status();

@@ -47,13 +47,15 @@ class Listeners {
  public:
   using OnAccept = std::function<void(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                                       const net::SocketAddress& peer)>;
+  // Whether a connection may become one: net::ListenOptions::admit.
+  using Admit = std::function<bool(const ListenerSpec& via, const net::SocketAddress& peer)>;
 
   // Opens all of them, or takes duplicates of what the first worker opened. Nothing is accepted
   // before the loop runs.
   static absl::StatusOr<std::unique_ptr<Listeners>> Open(net::Loop& loop,
                                                          const config::ProxyConfig& config,
                                                          std::shared_ptr<ListenerShare> share,
-                                                         OnAccept on_accept);
+                                                         Admit admit, OnAccept on_accept);
   ~Listeners();
   Listeners(const Listeners&) = delete;
   Listeners& operator=(const Listeners&) = delete;
@@ -61,8 +63,7 @@ class Listeners {
   const std::vector<Worker::BoundListener>& bound() const { return bound_; }
   // A listening socket that is handed over, beside what the config names; `fd` stays the caller's.
   // What it accepts is for `target`. Not among bound().
-  absl::Status Take(net::Loop& loop, int fd, const net::SocketAddress& target,
-                    const OnAccept& on_accept);
+  absl::Status Take(net::Loop& loop, int fd, const net::SocketAddress& target);
   void Pause(base::Direction direction);
   void Resume(base::Direction direction);
   void Close(base::Direction direction);
@@ -75,11 +76,13 @@ class Listeners {
     std::unique_ptr<net::Listener> listener;  // null once closed
     uint64_t errors_told = 0;
   };
-  explicit Listeners(std::shared_ptr<ListenerShare> share) : share_(std::move(share)) {}
-  absl::Status OpenOne(net::Loop& loop, size_t position, std::unique_ptr<ListenerSpec> spec,
-                       const OnAccept& on_accept);
+  Listeners(std::shared_ptr<ListenerShare> share, Admit admit, OnAccept on_accept)
+      : share_(std::move(share)), admit_(std::move(admit)), on_accept_(std::move(on_accept)) {}
+  absl::Status OpenOne(net::Loop& loop, size_t position, std::unique_ptr<ListenerSpec> spec);
 
   std::shared_ptr<ListenerShare> share_;
+  const Admit admit_;
+  const OnAccept on_accept_;
   std::vector<Opened> open_;
   std::vector<Worker::BoundListener> bound_;
   bool filled_share_ = false;

@@ -22,7 +22,9 @@
 #include "proxy/session/inbound_session.h"
 #include "proxy/session/listeners.h"
 #include "proxy/session/outbound_session.h"
+#include "proxy/session/refusals.h"
 #include "proxy/session/session_table.h"
+#include "proxy/session/source_limits.h"
 #include "proxy/session/sweep.h"
 #include "proxy/session/worker_context.h"
 #include "proxy/session/worker_identity.h"
@@ -35,9 +37,6 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kHousekeepingPeriod{5000};
 constexpr milliseconds kLivenessPeriod{5000};
-// Handshakes under way in one worker before it stops accepting: stalled clients have a deadline,
-// and more than this at once would only make all of them late.
-constexpr size_t kMaxHandshakes = 2048;
 constexpr unsigned kWorkerIdShift = 48;
 // One recv's worth of plaintext and what an earlier one may have left of a record.
 constexpr size_t kRelayScratchExtra = 32U << 10U;
@@ -90,6 +89,7 @@ struct Worker::Impl {
 
   static absl::StatusOr<std::unique_ptr<Impl>> Make(unsigned index, const WorkerShared& shared);
   absl::Status Open();
+  bool Admit(const ListenerSpec& via, const net::SocketAddress& peer);
   void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                 const net::SocketAddress& peer);
   void TakeConnection(HandedConnection handed);
@@ -125,8 +125,11 @@ struct Worker::Impl {
   net::Timer housekeeping;
   Sweep liveness;
   std::unique_ptr<Listeners> listeners;
+  Refusals refusals;
+  SourceHold admitted;  // from Admit to the OnAccept that follows it
   const size_t connection_limit;
   ListenerSpec handed_outbound;                     // no listener: its connections are handed over
+  const size_t handshake_limit;                     // in each direction, before accepting stops
   std::array<Gate, base::kDirectionCount> gates{};  // by direction
   Thread state = Thread::kWaiting;
   std::thread thread;
@@ -162,7 +165,9 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       housekeeping(*loop, [this] { KeepHouse(); }),
       liveness(*loop, kLivenessPeriod,
                {[this] { return table.Ids(); }, [this](uint64_t id) { CheckLiveness(id); }}),
-      connection_limit(ShareOfLimit(*shared.config)) {
+      refusals(context),
+      connection_limit(ShareOfLimit(*shared.config)),
+      handshake_limit(HandshakesOfWorker(*shared.config)) {
   handed_outbound.name = "outbound";
   handed_outbound.direction = base::Direction::kOutbound;
   handed_outbound.handed = true;
@@ -173,6 +178,7 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
 absl::Status Worker::Impl::Open() {
   absl::StatusOr<std::unique_ptr<Listeners>> opened = Listeners::Open(
       *loop, *shared.config, shared.listener_share,
+      [this](const ListenerSpec& via, const net::SocketAddress& peer) { return Admit(via, peer); },
       [this](const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
              const net::SocketAddress& peer) { OnAccept(via, std::move(stream), peer); });
   if (!opened.ok()) {
@@ -193,6 +199,24 @@ absl::Status Worker::Impl::Open() {
   return absl::OkStatus();
 }
 
+// What an outbound connection comes from is the application of this host.
+bool Worker::Impl::Admit(const ListenerSpec& via, const net::SocketAddress& peer) {
+  admitted.Release();
+  if (shared.limits == nullptr || via.direction == base::Direction::kOutbound) {
+    return true;
+  }
+  const size_t handshakes = table.handshakes(via.direction);
+  const SourceLimits::Room room = {
+      .handshakes = handshake_limit - std::min(handshakes, handshake_limit),
+      .connections = connection_limit - std::min(table.size(), connection_limit),
+      .workers = std::max(shared.config->workers, 1U)};
+  const auto refusal = shared.limits->Admit(peer, room, loop->Now(), admitted);
+  if (refusal.has_value()) {
+    refusals.Add(via, peer, refusal->reason, refusal->why);
+  }
+  return !refusal.has_value();
+}
+
 void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                             const net::SocketAddress& peer) {
   const bool is_inbound = via.direction == base::Direction::kInbound;
@@ -202,7 +226,8 @@ void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream
   }
   std::unique_ptr<Session> made;
   if (is_inbound) {
-    made = std::make_unique<InboundSession>(context, via, std::move(stream), peer);
+    made = std::make_unique<InboundSession>(context, via, std::move(stream), peer,
+                                            std::move(admitted));
   } else {
     made = std::make_unique<OutboundSession>(context, via, std::move(stream), peer);
   }
@@ -238,10 +263,7 @@ void Worker::Impl::TakeConnection(HandedConnection handed) {
 }
 
 void Worker::Impl::TakeListener(int listening, const net::SocketAddress& target) {
-  const absl::Status taken = listeners->Take(
-      *loop, listening, target,
-      [this](const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
-             const net::SocketAddress& peer) { OnAccept(via, std::move(stream), peer); });
+  const absl::Status taken = listeners->Take(*loop, listening, target);
   if (!taken.ok()) {
     spdlog::error("worker {}: the command's port at {} cannot be served: {}", index,
                   target.ToString(), base::Message(taken));
@@ -251,7 +273,7 @@ void Worker::Impl::TakeListener(int listening, const net::SocketAddress& target)
 }
 
 bool Worker::Impl::IsFull(base::Direction direction) const {
-  return table.size() >= connection_limit || table.handshakes(direction) >= kMaxHandshakes;
+  return table.size() >= connection_limit || table.handshakes(direction) >= handshake_limit;
 }
 
 // Each direction by itself: clients that stall inbound do not keep the application from dialling.

@@ -29,6 +29,7 @@
 namespace postern::session {
 
 class ListenerShare;
+class SourceLimits;
 std::shared_ptr<ListenerShare> NewListenerShare();
 
 // What every worker is given by main and shares with the others; outlives them.
@@ -49,6 +50,8 @@ struct WorkerShared {
   intercept::ProbeSlot* probe = nullptr;
   // Ports that the first worker picked and sockets that it opened, for the others to share.
   std::shared_ptr<ListenerShare> listener_share = NewListenerShare();
+  // What one source may have, counted over all workers. Null: sources are not counted.
+  std::shared_ptr<SourceLimits> limits;
 };
 
 // One open connection, for /connections. A value.

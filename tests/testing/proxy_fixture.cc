@@ -8,6 +8,8 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "proxy/session/connection_limit.h"
+#include "proxy/session/source_limits.h"
 
 namespace postern::testing {
 namespace {
@@ -76,6 +78,7 @@ void TestProxy::AddTunnel(Direction direction, const std::string& listen, const 
 }
 
 void TestProxy::Start() {
+  shared.limits = std::make_shared<session::SourceLimits>(config, session::ConnectionLimit(config));
   for (unsigned i = 0; i < config.workers; ++i) {
     auto worker = session::Worker::Create(i, shared);
     if (!worker.ok()) {

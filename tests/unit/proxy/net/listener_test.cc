@@ -47,6 +47,15 @@ class ListenerTest : public ::testing::Test {
     return outcome;
   }
 
+  // The kernel connects it, whether the loop runs or not.
+  static int BlockingConnect(const SocketAddress& to) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_storage storage{};
+    const socklen_t length = to.ToSockaddr(&storage);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&storage), length), 0);
+    return fd;
+  }
+
   std::unique_ptr<Loop> loop_ = Loop::Create().value();
   std::vector<std::unique_ptr<Stream>> accepted_;
   SocketAddress last_peer_;
@@ -61,6 +70,52 @@ TEST_F(ListenerTest, PicksAPortAndTellsThePeersAddress) {
   ASSERT_TRUE(client.ok());
   ASSERT_TRUE(RunUntil(*loop_, [&] { return accepted_.size() == 1; }));
   EXPECT_EQ(last_peer_, *(*client)->LocalAddress());
+}
+
+TEST_F(ListenerTest, ResetsWhomItIsToldNotToAdmitAndServesTheOthers) {
+  int asked = 0;
+  ListenOptions options;
+  options.admit = [&asked](const SocketAddress& peer) {
+    EXPECT_TRUE(peer.ip().IsLoopback());
+    return ++asked != 1;
+  };
+  auto listener = Listener::Listen(*loop_, Loopback(), options, Keep());
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const int refused = BlockingConnect((*listener)->LocalAddress());
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return asked == 1; }));
+  char byte = 0;
+  EXPECT_EQ(recv(refused, &byte, 1, 0), -1);
+  EXPECT_EQ(errno, ECONNRESET);
+  const int served = BlockingConnect((*listener)->LocalAddress());
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return accepted_.size() == 1; }));
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ((*listener)->accept_errors(), 0U);
+  close(refused);
+  close(served);
+}
+
+TEST_F(ListenerTest, RefusalsDoNotUseUpTheTurnOfThoseThatAreLetIn) {
+  int asked = 0;
+  int asked_in_turn = 0;
+  ListenOptions options;
+  options.accepts_per_turn = 1;
+  options.admit = [&](const SocketAddress&) {
+    if (++asked == 1) {
+      loop_->Defer([&] { asked_in_turn = asked; });
+    }
+    return asked > 10;
+  };
+  auto listener = Listener::Listen(*loop_, Loopback(), options, Keep());
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  std::vector<int> clients;
+  for (int i = 0; i < 11; ++i) {
+    clients.push_back(BlockingConnect((*listener)->LocalAddress()));
+  }
+  EXPECT_TRUE(RunUntil(*loop_, [&] { return accepted_.size() == 1 && asked_in_turn > 0; }));
+  EXPECT_EQ(asked_in_turn, 11);
+  for (const int fd : clients) {
+    close(fd);
+  }
 }
 
 TEST_F(ListenerTest, ListensOnIpv6AloneBesideIpv4) {

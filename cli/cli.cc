@@ -141,8 +141,9 @@ int Run(int argc, const char* const* argv, std::ostream& out, std::ostream& err)
                "postern");
   LogOptions log;
   AddCommonOptions(app, &log);
-  for (const auto add : {AddIntercept, AddToken, AddEntry, AddMember, AddRevoke, AddBundle,
-                         AddPolicy, AddCert, AddStatus, AddWait, AddCa, AddRun, AddRenew}) {
+  for (const auto add :
+       {AddIntercept, AddToken, AddEntry, AddMember, AddRevoke, AddBundle, AddPolicy, AddCert,
+        AddStatus, AddWait, AddCa, AddRun, AddRenew, AddSeen}) {
     add(app, context);
   }
   app.require_subcommand(1);

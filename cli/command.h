@@ -73,6 +73,7 @@ void AddPolicy(CLI::App& root, Context& context);
 void AddRenew(CLI::App& root, Context& context);
 void AddRevoke(CLI::App& root, Context& context);
 void AddRun(CLI::App& root, Context& context);
+void AddSeen(CLI::App& root, Context& context);
 void AddStatus(CLI::App& root, Context& context);
 void AddToken(CLI::App& root, Context& context);
 void AddWait(CLI::App& root, Context& context);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -8,8 +7,8 @@
 #include "cli/admin_client.h"
 #include "cli/command.h"
 #include "cli/issuer_nouns.h"
-#include "common/base/bytes.h"
-#include "common/base/file.h"
+#include "cli/policy_book.h"
+#include "cli/policy_expectations.h"
 #include "common/base/strings.h"
 #include "common/x509/spiffe_id.h"
 #include "proxy/policy/policy_set.h"
@@ -17,21 +16,8 @@
 namespace postern::cli {
 namespace {
 
-using policy::ConnectionFacts;
-using policy::Decision;
 using policy::NamedYaml;
 using policy::PolicySet;
-
-absl::StatusOr<std::vector<NamedYaml>> ReadFiles(const std::vector<std::string>& files) {
-  std::vector<NamedYaml> documents;
-  for (const std::string& file : files) {
-    absl::StatusOr<std::string> yaml = base::ReadFile(file);
-    if (!yaml.ok())
-      return absl::InvalidArgumentError(yaml.status().message());
-    documents.push_back({file, *std::move(yaml)});
-  }
-  return documents;
-}
 
 // Says what the proxies would say, before any of them has to. No workload is special to the
 // grammar.
@@ -49,16 +35,16 @@ absl::Status Put(const std::string& socket, const std::vector<std::string>& file
         none ? "--none withdraws every document: give no files with it"
              : "give the YAML files that shall be in force, or --none to withdraw every document");
   }
-  absl::StatusOr<std::vector<NamedYaml>> documents = ReadFiles(files);
-  if (!documents.ok())
-    return documents.status();
-  if (absl::Status status = CheckGrammar(*documents); !status.ok())
+  const absl::StatusOr<PolicyBook> book = PolicyBook::Read(files);
+  if (!book.ok())
+    return book.status();
+  if (absl::Status status = CheckGrammar(book->documents()); !status.ok())
     return status;
   v1::PolicyDocuments request;
-  for (NamedYaml& document : *documents) {
+  for (const NamedYaml& document : book->documents()) {
     v1::PolicyDocuments::Document* added = request.add_documents();
     added->set_name(document.name);
-    added->set_yaml(std::move(document.yaml));
+    added->set_yaml(document.yaml);
   }
   absl::StatusOr<std::unique_ptr<AdminClient>> client = AdminClient::Connect(socket);
   if (!client.ok())
@@ -101,72 +87,52 @@ absl::Status Show(const std::string& socket, const std::string& output, Context&
 }
 
 struct CheckOptions {
-  std::string from, to, source_ip, tunnel;
+  PolicyQuestion question;
+  std::string peer_mode;
   std::vector<std::string> files;
 };
 
-struct Target {
-  x509::SpiffeId workload;
-  uint16_t port = 0;
-};
-
-// "spiffe://td/db:5432": a SPIFFE ID holds no colon behind its scheme.
-absl::StatusOr<Target> ParseTarget(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  const std::string_view digits = std::string_view(text).substr(colon + 1);
-  uint16_t port = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (colon == std::string::npos || error != std::errc() || end != digits.data() + digits.size()) {
-    return absl::InvalidArgumentError(base::StrCat("--to '", base::Printable(text),
-                                                   "': write WORKLOAD:PORT, as in "
-                                                   "spiffe://example.org/db:5432"));
-  }
-  absl::StatusOr<x509::SpiffeId> id = x509::SpiffeId::Parse(text.substr(0, colon));
-  if (!id.ok()) {
-    return absl::InvalidArgumentError(base::StrCat("--to: ", base::Message(id.status())));
-  }
-  return Target{*std::move(id), port};
+// "db-clients / rule 1, policy.yaml:9"
+std::string WithPlace(const PolicyBook& book, const std::string& rule) {
+  const std::string place = book.PlaceOf(rule);
+  return place.empty() ? rule : base::StrCat(rule, ", ", place);
 }
 
-absl::StatusOr<ConnectionFacts> ReadFacts(const CheckOptions& options, uint16_t port) {
-  ConnectionFacts facts;
-  facts.destination_port = port;
-  facts.tunnel = options.tunnel;
-  if (options.from != "none") {
-    absl::StatusOr<x509::SpiffeId> source = x509::SpiffeId::Parse(options.from);
-    if (!source.ok()) {
-      return absl::InvalidArgumentError(base::StrCat("--from: ", base::Message(source.status())));
-    }
-    facts.source = *std::move(source);
+// A part of the question is a flag here; a fault of the documents has its place already.
+absl::Status NamingTheFlag(const absl::Status& status) {
+  const std::string_view message = base::Message(status);
+  for (const std::string_view part : {"from: ", "to: ", "source-ip: "}) {
+    if (message.starts_with(part))
+      return absl::InvalidArgumentError(base::StrCat("--", message));
   }
-  if (!options.source_ip.empty()) {
-    absl::StatusOr<base::IpAddress> ip = base::IpAddress::Parse(options.source_ip);
-    if (!ip.ok()) {
-      return absl::InvalidArgumentError(base::StrCat("--source-ip: ", base::Message(ip.status())));
-    }
-    facts.source_ip = *ip;
-  }
-  return facts;
+  return status;
 }
 
 // Exit status 0: let in; 1: not.
 absl::Status Check(const CheckOptions& options, Context& context) {
-  absl::StatusOr<Target> target = ParseTarget(options.to);
-  if (!target.ok())
-    return target.status();
-  absl::StatusOr<ConnectionFacts> facts = ReadFacts(options, target->port);
-  if (!facts.ok())
-    return facts.status();
-  absl::StatusOr<std::vector<NamedYaml>> documents = ReadFiles(options.files);
-  if (!documents.ok())
-    return documents.status();
-  absl::StatusOr<std::shared_ptr<const PolicySet>> policy =
-      documents->empty() ? PolicySet::SameTrustDomain(target->workload)
-                         : PolicySet::Compile(*documents, target->workload, 0);
-  if (!policy.ok())
-    return policy.status();
-  const Decision decision = (*policy)->Authorize(*facts);
-  context.out << (decision.allowed ? "allowed: " : "denied: ") << decision.rule << "\n";
+  PolicyQuestion question = options.question;
+  if (!options.peer_mode.empty()) {
+    absl::StatusOr<config::PeerMode> mode = config::ParsePeerMode(options.peer_mode);
+    if (!mode.ok())
+      return absl::InvalidArgumentError(
+          base::StrCat("--peer-mode: ", base::Message(mode.status())));
+    question.peer_mode = *mode;
+  }
+  absl::StatusOr<PolicyBook> book = PolicyBook::Read(options.files);
+  if (!book.ok())
+    return book.status();
+  const absl::StatusOr<PolicyAnswer> answer = book->Answer(question);
+  if (!answer.ok())
+    return NamingTheFlag(answer.status());
+  const policy::Decision& decision = answer->decision;
+  context.out << (decision.allowed ? "allowed: " : "denied: ") << WithPlace(*book, decision.rule)
+              << "\n";
+  if (!decision.audit.empty()) {
+    context.out << "audit: would be denied: " << WithPlace(*book, decision.audit) << "\n";
+  }
+  if (answer->mode) {
+    context.out << "mode of the port: " << config::Token(*answer->mode) << "\n";
+  }
   return decision.allowed ? absl::OkStatus() : AlreadySaid();
 }
 
@@ -180,6 +146,7 @@ void AddPolicy(CLI::App& root, Context& context) {
     std::vector<std::string> files;
     bool none = false;
     CheckOptions check;
+    std::vector<std::string> expectations, tested;
   };
   auto o = std::make_shared<Options>();
 
@@ -196,15 +163,31 @@ void AddPolicy(CLI::App& root, Context& context) {
 
   CLI::App* check = noun->add_subcommand(
       "check", "judge one connection with the proxy's own code; exit status 0 allowed, 1 denied");
-  check->add_option("--from", o->check.from, "SPIFFE ID of the client, or none")->required();
-  check->add_option("--to", o->check.to, "WORKLOAD:PORT, as in spiffe://example.org/db:5432")
+  check->add_option("--from", o->check.question.from, "SPIFFE ID of the client, or none")
       ->required();
-  check->add_option("--source-ip", o->check.source_ip,
+  check
+      ->add_option("--to", o->check.question.to,
+                   "WORKLOAD:PORT, as in spiffe://example.org/db:5432")
+      ->required();
+  check->add_option("--source-ip", o->check.question.source_ip,
                     "address of the client, for rules with cidrs");
-  check->add_option("--tunnel", o->check.tunnel, "name of the tunnel, for rules with tunnels");
+  check->add_option("--tunnel", o->check.question.tunnel,
+                    "name of the tunnel, for rules with tunnels");
   check->add_option("-f,--file", o->check.files,
                     "YAML file; repeatable; none: what holds without any policy");
+  check
+      ->add_option("--peer-mode", o->check.peer_mode,
+                   "mode of the port where no document says one: strict, permissive, disabled, "
+                   "opaque, skip; without it the mode is left out of the answer")
+      ->group(kNotFromEnvironment);
   OnSelected(check, context, [o](Context& c) { return Check(o->check, c); });
+
+  CLI::App* test = noun->add_subcommand(
+      "test", "judge what files of expectations say; exit status 0 all hold, 1 one does not");
+  test->add_option("expectations", o->expectations, "YAML files of kind PolicyTest")->required();
+  test->add_option("-f,--file", o->tested,
+                   "YAML file of policy, beside those that the expectations name; repeatable");
+  OnSelected(test, context, [o](Context& c) { return TestPolicy(o->expectations, o->tested, c); });
 }
 
 }  // namespace postern::cli

@@ -66,7 +66,7 @@ namespace postern::base {
     "--outbound-default passthrough, or bring the destination into the mesh")                      \
   X(kMeshDowngrade, "mesh_downgrade",                                                              \
     "the destination was once in the mesh and may not fall back to plaintext",                     \
-    "restore its entry, or remove it from the state directory's seen list")                        \
+    "restore its entry, or let it leave the mesh with `postern seen forget`")                      \
   X(kLookupTimeout, "lookup_timeout", "the destination could not be looked up in time",            \
     "check the issuer stream in /status")                                                          \
   X(kConnectFailed, "connect_failed", "the next hop refused or could not be reached",              \
@@ -106,6 +106,12 @@ namespace postern::base {
     "--max-connections-per-source or --max-connections, or find out why it opens so many")         \
   X(kPeerConnections, "peer_connections", "the peer's identity has too many connections open",     \
     "--max-connections-per-peer, or find out why it opens so many")                                \
+  X(kLateClientHello, "late_client_hello",                                                         \
+    "a ClientHello of the mesh came after the server had spoken in plaintext",                     \
+    "the next try is waited for longer; register the client's address, or make the port strict")   \
+  X(kMtlsRequired, "mtls_required",                                                                \
+    "the destination must be reached by mTLS and is not in the mesh",                              \
+    "bring the destination into the mesh, or narrow --require-mtls")                               \
   X(kInternal, "internal", "a fault of Postern itself", "please report it with the log line")
 
 enum class CloseReason : uint8_t {

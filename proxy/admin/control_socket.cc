@@ -122,6 +122,19 @@ Reply SetLogLevel(const Verbs& verbs, std::string_view query) {
   return set.ok() ? Done("logging") : ErrorReply(400, base::Message(set));
 }
 
+Reply ForgetSeen(const Verbs& verbs, std::string_view query) {
+  constexpr std::string_view kDestination = "destination=";
+  if (!query.starts_with(kDestination)) {
+    return ErrorReply(400, "say which: /seen/forget?destination=192.0.2.7:5432, or all");
+  }
+  const absl::Status done = verbs.forget_seen(query.substr(kDestination.size()));
+  if (done.ok()) {
+    return Done("forgotten");
+  }
+  const int status = absl::IsInvalidArgument(done) ? 400 : absl::IsNotFound(done) ? 404 : 503;
+  return ErrorReply(status, base::Message(done));
+}
+
 Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
   const std::string_view line = head.substr(0, head.find("\r\n"));
   const auto [method, rest] = SplitAt(line, ' ');
@@ -130,13 +143,14 @@ Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
     return ErrorReply(400, "not an HTTP/1.1 request");
   }
   const auto [path, query] = SplitAt(target, '?');
-  const bool is_verb =
-      path == "/drain" || path == "/shutdown" || path == "/logging" || path == "/renew";
+  const bool is_verb = path == "/drain" || path == "/shutdown" || path == "/logging" ||
+                       path == "/renew" || path == "/seen/forget";
   if (method == "GET" && !is_verb) {
     return ReadPage(pages, path).value_or(ErrorReply(404, "no such page; see /"));
   }
   if (method != "POST" || !is_verb) {
-    return ErrorReply(405, "GET reads a page; POST does /drain, /shutdown, /logging or /renew");
+    return ErrorReply(
+        405, "GET reads a page; POST does /drain, /shutdown, /logging, /renew or /seen/forget");
   }
   if (path == "/logging") {
     return SetLogLevel(verbs, query);
@@ -144,6 +158,9 @@ Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
   if (path == "/renew") {
     const absl::Status asked = verbs.renew();
     return asked.ok() ? Done("renewing") : ErrorReply(409, base::Message(asked));
+  }
+  if (path == "/seen/forget") {
+    return ForgetSeen(verbs, query);
   }
   if (path == "/drain") {
     verbs.drain();

@@ -19,8 +19,10 @@ constexpr std::string_view kIndex =
     "/certs        certificate chain and trust bundles\n"
     "/connections  what is open\n"
     "/failures     the last failed connections, with reason and mend\n"
+    "/seen         destinations that were ever seen in the mesh\n"
     "/live /ready /metrics\n"
-    "POST /drain /shutdown /logging?level=LEVEL: over the unix socket (--admin-socket) alone\n";
+    "POST /drain /shutdown /logging?level=LEVEL /seen/forget?destination=IP:PORT|all: over the "
+    "unix socket (--admin-socket) alone\n";
 
 }  // namespace
 
@@ -42,6 +44,9 @@ std::optional<Reply> ReadPage(const Pages& pages, std::string_view path) {
   }
   if (path == "/failures") {
     return Ok(kJson, pages.failures());
+  }
+  if (path == "/seen") {
+    return Ok(kJson, pages.seen());
   }
   return ReadHealthPage(pages, path);
 }

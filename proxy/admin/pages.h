@@ -20,6 +20,7 @@ struct Pages {
   std::function<std::string()> certs;        // JSON, public parts alone
   std::function<std::string()> connections;  // JSON
   std::function<std::string()> failures;     // JSON
+  std::function<std::string()> seen;         // JSON: destinations that were ever of the mesh
   std::function<std::string()> metrics;      // Prometheus text format 0.0.4
   // What is missing for readiness, a sentence each; empty: ready.
   std::function<std::vector<std::string>()> missing;
@@ -34,6 +35,8 @@ struct Verbs {
   std::function<absl::Status(std::string_view level)> set_log_level;
   // Asks for a new certificate; /status says what came of it. An error: there is nobody to ask.
   std::function<absl::Status()> renew;
+  // Lets a destination, or "all", leave the mesh: it may be reached in plaintext again.
+  std::function<absl::Status(std::string_view destination)> forget_seen;
 };
 
 // The reply to a reading request of the administration port; nullopt for an unknown path.

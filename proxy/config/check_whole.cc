@@ -25,7 +25,7 @@ bool NeedsIdentity(const ProxyConfig& config) {
   return !config.tunnels.empty() || !config.destinations_file.empty() ||
          config.peer_mode != PeerMode::kDisabled ||
          std::ranges::any_of(config.port_modes,
-                             [](const auto& it) { return it.second != PeerMode::kDisabled; });
+                             [](const auto& it) { return MayBeMeshTls(it.second); });
 }
 
 absl::Status CheckIdentityFiles(const ProxyConfig& config) {

@@ -235,30 +235,39 @@ Values ShowAddresses(const ProxyConfig& config) {
 }
 
 absl::Status SetPeerMode(ProxyConfig& config, std::string_view text) {
+  if (const auto mode = ParsePeerMode(text); mode.ok() && IsOnlyForOnePort(*mode)) {
+    return Invalid(text, "is said of single ports; give --port-mode PORT=MODE");
+  }
   config.peer_mode_explicit = true;
   return SetWord<&ProxyConfig::peer_mode, ParsePeerMode>(config, text);
 }
 
-absl::Status AddPortMode(ProxyConfig& config, std::string_view text) {
+constexpr char kNoPortMode[] = "is no PORT=MODE; write for example 3306=permissive";
+constexpr char kNoPortTls[] = "is no PORT=wrap or PORT=pass; write for example 5432=pass";
+
+// "PORT=WORD" into a map by port.
+template <auto Member, auto Parse, const char* Form>
+absl::Status AddForPort(ProxyConfig& config, std::string_view text) {
   const size_t equals = text.find('=');
   const uint16_t port = base::ParseNumber<uint16_t>(text.substr(0, equals)).value_or(uint16_t{0});
   if (equals == std::string_view::npos || port == 0) {
-    return Invalid(text, "is no PORT=MODE; write for example 3306=permissive");
+    return Invalid(text, Form);
   }
-  const auto mode = ParsePeerMode(text.substr(equals + 1));
-  if (!mode.ok()) {
-    return mode.status();
+  const auto word = Parse(text.substr(equals + 1));
+  if (!word.ok()) {
+    return word.status();
   }
-  if (!config.port_modes.emplace(port, *mode).second) {
+  if (!(config.*Member).emplace(port, *word).second) {
     return Invalid(text, "names a port that has a mode already; give each port once");
   }
   return absl::OkStatus();
 }
 
-Values ShowPortModes(const ProxyConfig& config) {
+template <auto Member>
+Values ShowForPorts(const ProxyConfig& config) {
   Values values;
-  for (const auto& [port, mode] : config.port_modes) {
-    values.push_back(base::StrCat(port, "=", Token(mode)));
+  for (const auto& [port, word] : config.*Member) {
+    values.push_back(base::StrCat(port, "=", Token(word)));
   }
   return values;
 }
@@ -278,6 +287,14 @@ Values ShowProxyProtocolPorts(const ProxyConfig& config) {
     values.push_back(std::to_string(port));
   }
   return values;
+}
+
+absl::Status AddPlaintextBan(ProxyConfig& config, std::string_view text) {
+  return config.require_mtls.Add(text);
+}
+
+Values ShowPlaintextBans(const ProxyConfig& config) {
+  return config.require_mtls.Show();
 }
 
 absl::Status AddCrl(ProxyConfig& config, std::string_view text) {
@@ -412,8 +429,11 @@ constexpr auto kKnobs = std::to_array<Knob>({
      "What intercepted inbound ports accept: mesh mTLS only, plaintext and application TLS too, or "
      "everything as it is.",
      false, SetPeerMode, ShowWord<&C::peer_mode>},
-    {kTraffic, "port-mode", "PORT=MODE", "Peer mode of one inbound port.", true, AddPortMode,
-     ShowPortModes},
+    {kTraffic, "port-mode", "PORT=MODE",
+     "Peer mode of one inbound port: strict, permissive, disabled, or opaque (never looked into, "
+     "plaintext for policy), or skip (passed as if interception had left the port out; no policy "
+     "is asked).",
+     true, AddForPort<&C::port_modes, ParsePeerMode, kNoPortMode>, ShowForPorts<&C::port_modes>},
     {kTraffic, "proxy-protocol", "PORT",
      "The application on this intercepted inbound port is told of each client in a PROXY protocol "
      "header, version 2: addresses, and with mTLS the SPIFFE ID (TLV 0xD0) and the facts of TLS.",
@@ -421,6 +441,15 @@ constexpr auto kKnobs = std::to_array<Knob>({
     {kTraffic, "outbound-default", "passthrough|deny",
      "What happens to destinations that are not in the mesh.", false,
      SetWord<&C::outbound_default, ParseOutboundDefault>, ShowWord<&C::outbound_default>},
+    {kTraffic, "require-mtls", "CIDR|all",
+     "Destinations that are reached over mTLS or not at all: a connection to one that is not in "
+     "the mesh is refused, whatever --outbound-default says.",
+     true, AddPlaintextBan, ShowPlaintextBans},
+    {kTraffic, "application-tls", "PORT=wrap|pass",
+     "What becomes of the application's own TLS to this port of a destination in the mesh: carried "
+     "inside mTLS, as on every port that is not named, or passed on untouched.",
+     true, AddForPort<&C::application_tls, ParseApplicationTls, kNoPortTls>,
+     ShowForPorts<&C::application_tls>},
     {kTraffic, "policy", "FILE",
      "Authorisation policy and peer modes, YAML; without it and without an issuer the own trust "
      "domain is let in.",

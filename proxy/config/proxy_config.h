@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/x509/peer_pins.h"
 #include "common/x509/spiffe_id.h"
+#include "proxy/config/plaintext_bans.h"
 
 namespace postern::config {
 
@@ -23,9 +24,25 @@ enum class PeerMode : uint8_t {
   kStrict,      // mesh mTLS only
   kPermissive,  // mesh mTLS, the application's own TLS, and plaintext
   kDisabled,    // no mTLS: bytes pass as they are
+  kOpaque,      // never looked into: bytes pass as they are, without the workload's mesh having
+                // been switched off; policy sees an unauthenticated client
+  kSkip,        // as if interception had left the port out: not even policy is asked
 };
+// What is declared of one port and is no mode for all of them.
+constexpr bool IsOnlyForOnePort(PeerMode mode) {
+  return mode == PeerMode::kOpaque || mode == PeerMode::kSkip;
+}
+// Whether clients of such a port may be members of the mesh that prove who they are.
+constexpr bool MayBeMeshTls(PeerMode mode) {
+  return mode == PeerMode::kStrict || mode == PeerMode::kPermissive;
+}
 enum class InterceptMode : uint8_t { kNone, kRedirect, kTproxy };
 enum class OutboundDefault : uint8_t { kPassthrough, kDeny };
+// What becomes of the application's own TLS to a destination of the mesh.
+enum class ApplicationTls : uint8_t {
+  kWrap,  // carried inside mTLS, as everything else
+  kPass,  // passed on untouched
+};
 // What becomes of a connection whose peer's certificate has expired.
 enum class OnPeerExpiry : uint8_t {
   kAuto,   // it goes on while the issuer is heard
@@ -38,11 +55,13 @@ std::string_view Token(PeerMode mode) noexcept;
 std::string_view Token(InterceptMode mode) noexcept;
 std::string_view Token(OutboundDefault value) noexcept;
 std::string_view Token(OnPeerExpiry value) noexcept;
+std::string_view Token(ApplicationTls value) noexcept;
 // InvalidArgument names the words that exist.
 absl::StatusOr<PeerMode> ParsePeerMode(std::string_view text);
 absl::StatusOr<InterceptMode> ParseInterceptMode(std::string_view text);
 absl::StatusOr<OutboundDefault> ParseOutboundDefault(std::string_view text);
 absl::StatusOr<OnPeerExpiry> ParseOnPeerExpiry(std::string_view text);
+absl::StatusOr<ApplicationTls> ParseApplicationTls(std::string_view text);
 
 // "IP:port", "[v6]:port", "name:port" or "unix:/path", not resolved yet. A value.
 struct AddressSpec {
@@ -100,6 +119,8 @@ struct ProxyConfig {
   std::map<uint16_t, PeerMode> port_modes;  // --port-mode PORT=MODE, repeatable
   std::set<uint16_t> proxy_protocol_ports;  // intercepted inbound ones; --proxy-protocol PORT
   OutboundDefault outbound_default = OutboundDefault::kPassthrough;
+  PlaintextBans require_mtls;
+  std::map<uint16_t, ApplicationTls> application_tls;  // by destination port; others are wrapped
   std::string policy_file;
   std::vector<std::string> crl_paths;  // files and directories
   std::string destinations_file;
@@ -115,9 +136,9 @@ struct ProxyConfig {
   // Of one IPv4 address or IPv6 /64, inbound; 0: no limit but the share of what is left.
   uint32_t max_handshakes_per_source = 0;
   uint32_t max_connections_per_source = 0;
-  uint32_t max_rate_per_source = 0;              // new connections in a second
-  uint32_t max_connections_per_peer = 0;         // of one SPIFFE ID, inbound; 0: no limit
-  std::chrono::milliseconds sniff_timeout{200};  // permissive: how long to wait for first bytes
+  uint32_t max_rate_per_source = 0;             // new connections in a second
+  uint32_t max_connections_per_peer = 0;        // of one SPIFFE ID, inbound; 0: no limit
+  std::chrono::milliseconds sniff_timeout{50};  // permissive: how long to wait for first bytes
   std::chrono::milliseconds handshake_timeout{5000};
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds lookup_timeout{5000};

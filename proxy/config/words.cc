@@ -20,6 +20,8 @@ constexpr auto kPeerModes = std::to_array<Word<PeerMode>>({
     {PeerMode::kStrict, "strict"},
     {PeerMode::kPermissive, "permissive"},
     {PeerMode::kDisabled, "disabled"},
+    {PeerMode::kOpaque, "opaque"},
+    {PeerMode::kSkip, "skip"},
 });
 constexpr auto kInterceptModes = std::to_array<Word<InterceptMode>>({
     {InterceptMode::kRedirect, "redirect"},
@@ -35,6 +37,11 @@ constexpr auto kOnPeerExpiries = std::to_array<Word<OnPeerExpiry>>({
     {OnPeerExpiry::kAuto, "auto"},
     {OnPeerExpiry::kAllow, "allow"},
     {OnPeerExpiry::kClose, "close"},
+});
+
+constexpr auto kApplicationTls = std::to_array<Word<ApplicationTls>>({
+    {ApplicationTls::kWrap, "wrap"},
+    {ApplicationTls::kPass, "pass"},
 });
 
 template <typename Words, typename Enum>
@@ -74,6 +81,9 @@ std::string_view Token(OutboundDefault value) noexcept {
 std::string_view Token(OnPeerExpiry value) noexcept {
   return TextOf(kOnPeerExpiries, value);
 }
+std::string_view Token(ApplicationTls value) noexcept {
+  return TextOf(kApplicationTls, value);
+}
 
 absl::StatusOr<PeerMode> ParsePeerMode(std::string_view text) {
   return Parse<PeerMode>(kPeerModes, text);
@@ -86,6 +96,10 @@ absl::StatusOr<OutboundDefault> ParseOutboundDefault(std::string_view text) {
 }
 absl::StatusOr<OnPeerExpiry> ParseOnPeerExpiry(std::string_view text) {
   return Parse<OnPeerExpiry>(kOnPeerExpiries, text);
+}
+
+absl::StatusOr<ApplicationTls> ParseApplicationTls(std::string_view text) {
+  return Parse<ApplicationTls>(kApplicationTls, text);
 }
 
 }  // namespace postern::config

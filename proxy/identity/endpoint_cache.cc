@@ -10,6 +10,14 @@
 #include "common/base/strings.h"
 
 namespace postern::identity {
+namespace {
+
+EndpointDirectory::Answer Downgrade(const AddressKey& key) {
+  return absl::FailedPreconditionError(
+      base::StrCat(key.ToString(), " was in the mesh once and is not now"));
+}
+
+}  // namespace
 
 // One Lookup that waits. `done` belongs to the loop's thread; `loop` is nulled under the mutex when
 // the query is destroyed, so that nothing is posted to a loop that has gone.
@@ -87,12 +95,13 @@ std::unique_ptr<EndpointDirectory::Query> EndpointCache::Lookup(
   const AddressKey key{destination.ip(), destination.port()};
   if (const auto fixed = static_destinations(); fixed != nullptr) {
     if (auto found = fixed->Find(key.ip, key.port); found.has_value()) {
+      NoteStatic(key);
       done(Answer(std::move(found)));
       return nullptr;
     }
   }
   if (!has_upstream_.load(std::memory_order_acquire)) {
-    done(Answer(std::nullopt));
+    done(WasInMesh(key) ? Downgrade(key) : Answer(std::nullopt));
     return nullptr;
   }
   auto waiter = std::make_shared<Waiter>();
@@ -108,6 +117,32 @@ std::unique_ptr<EndpointDirectory::Query> EndpointCache::Lookup(
   }
   waiter->done = std::move(done);  // before any answer can run: that needs this thread's loop
   return std::make_unique<WaitingQuery>(this, key, std::move(waiter));
+}
+
+// A destination that the file names counts as seen once it was asked for: taking it out of the file
+// is no leave to go on in plaintext.
+void EndpointCache::NoteStatic(const AddressKey& key) {
+  if (seen_ == nullptr) {
+    return;
+  }
+  {
+    Shard& shard = ShardOf(key);
+    const std::lock_guard lock(shard.mutex);
+    if (shard.seen.size() >= SeenList::kMost / kShards || !shard.seen.insert(key).second) {
+      return;
+    }
+  }
+  main_.Post([weak = std::weak_ptr(alive_), this, key] {
+    if (!weak.expired()) {
+      seen_->Add(key);
+    }
+  });
+}
+
+bool EndpointCache::WasInMesh(const AddressKey& key) const {
+  Shard& shard = ShardOf(key);
+  const std::lock_guard lock(shard.mutex);
+  return shard.seen.contains(key);
 }
 
 EndpointCache::Found EndpointCache::FindOrWait(const AddressKey& key,
@@ -180,6 +215,14 @@ bool EndpointCache::IsMeshMember(const base::IpAddress& ip) const {
   return false;
 }
 
+bool EndpointCache::AwaitsAnswer(const base::IpAddress& ip) const {
+  const AddressKey key{ip, 0};
+  Shard& shard = ShardOf(key);
+  const std::lock_guard lock(shard.mutex);
+  const auto at = shard.entries.find(key);
+  return at != shard.entries.end() && at->second.answer == nullptr;
+}
+
 bool EndpointCache::Watch(const AddressKey& key) const {
   {
     Shard& shard = ShardOf(key);
@@ -226,8 +269,7 @@ EndpointDirectory::Answer EndpointCache::Judge(const AddressKey& key, Answer ans
                                                bool names_identity) const {
   const bool plaintext = answer.ok() && !answer->has_value();
   if (plaintext && !names_identity && seen_ != nullptr && seen_->Contains(key)) {
-    return absl::FailedPreconditionError(
-        base::StrCat(key.ToString(), " was in the mesh once and is not now"));
+    return Downgrade(key);
   }
   return answer;
 }
@@ -302,6 +344,17 @@ std::vector<std::string> EndpointCache::Remembered() const {
 }
 
 void EndpointCache::ReviewSeen() {
+  for (Shard& shard : shards_) {
+    const std::lock_guard lock(shard.mutex);
+    shard.seen.clear();
+  }
+  if (seen_ != nullptr) {
+    for (const AddressKey& key : seen_->keys()) {
+      Shard& shard = ShardOf(key);
+      const std::lock_guard lock(shard.mutex);
+      shard.seen.insert(key);
+    }
+  }
   for (Shard& shard : shards_) {
     const std::lock_guard lock(shard.mutex);
     for (auto& [key, entry] : shard.entries) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "proxy/identity/address_key.h"
@@ -48,6 +49,7 @@ class EndpointCache final : public EndpointDirectory {
   std::optional<config::MeshDestination> FindName(std::string_view name,
                                                   uint16_t port) const override;
   bool IsMeshMember(const base::IpAddress& ip) const override;
+  bool AwaitsAnswer(const base::IpAddress& ip) const override;
 
   // Main loop from here on.
   void SetStatic(std::shared_ptr<const config::DestinationSet> destinations);
@@ -64,7 +66,7 @@ class EndpointCache final : public EndpointDirectory {
   // The answers that name an identity, as they came.
   std::vector<std::string> Remembered() const;
 
-  // Judges every answer again by the seen list, after it was reloaded.
+  // Judges every answer again by the seen list, after it was loaded or changed.
   void ReviewSeen();
   // Forgets what nobody asked for since kForgetAfter. Call about once a minute.
   void Sweep();
@@ -83,6 +85,7 @@ class EndpointCache final : public EndpointDirectory {
   struct Shard {
     std::mutex mutex;
     absl::flat_hash_map<AddressKey, Entry> entries;  // guarded by mutex
+    absl::flat_hash_set<AddressKey> seen;            // of the seen list; guarded by mutex
   };
   static constexpr size_t kShards = 16;
 
@@ -97,6 +100,8 @@ class EndpointCache final : public EndpointDirectory {
   Found FindOrWait(const AddressKey& key, const std::shared_ptr<Waiter>& waiter);
   void OnUnanswered(const AddressKey& key, Place place);
   bool Watch(const AddressKey& key) const;
+  void NoteStatic(const AddressKey& key);
+  bool WasInMesh(const AddressKey& key) const;
   void Store(const AddressKey& key, Answer answer, std::string wire, bool only_if_known);
   Answer Judge(const AddressKey& key, Answer answer, bool names_identity) const;
   void CountMember(const AddressKey& key, bool was, bool is);

@@ -45,6 +45,8 @@ class EndpointDirectory {
   // Whether `ip` is the address of a known mesh member: such a client is waited for in permissive
   // mode, not answered in plaintext. Any thread.
   virtual bool IsMeshMember(const base::IpAddress& ip) const = 0;
+  // Whether that is still being found out: IsMeshMember said no because nobody has answered yet.
+  virtual bool AwaitsAnswer(const base::IpAddress& /*ip*/) const { return false; }
 };
 
 }  // namespace postern::identity

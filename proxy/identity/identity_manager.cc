@@ -3,8 +3,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
-#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -31,8 +31,6 @@
 
 namespace postern::identity {
 namespace {
-
-constexpr size_t kMostExpiries = 48;  // of certificates, as metric series
 
 absl::Status Naming(const char* flag, const absl::Status& status) {
   return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
@@ -173,9 +171,7 @@ class IdentityManager::Impl final : public SourceSink {
         callbacks_(std::move(callbacks)),
         times_(config.max_stale.count() > 0 ? absl::FromChrono(config.max_stale)
                                             : absl::InfiniteDuration()),
-        seen_(config.issuer.empty() || config.state_dir.empty()
-                  ? std::string()
-                  : config.state_dir + "/seen_mesh.txt"),
+        seen_(config.state_dir.empty() ? std::string() : config.state_dir + "/seen_mesh.txt"),
         endpoints_(main, clock, &seen_),
         policy_(clock, PolicyFrom(config), config.policy_file,
                 [this](std::shared_ptr<const policy::PolicySet> set) {
@@ -217,6 +213,8 @@ class IdentityManager::Impl final : public SourceSink {
   void OnSourceChanged() override { RefreshStatus(); }
 
   EndpointDirectory& endpoints() { return endpoints_; }
+  const SeenList& seen() const { return seen_; }
+  absl::Status ForgetSeen(const std::optional<AddressKey>& destination);
   const base::Clock& clock() const { return clock_; }
   const TrustClock& times() const { return times_; }
   IdentityStatus status() const;
@@ -240,6 +238,7 @@ class IdentityManager::Impl final : public SourceSink {
   void OnFileEvent();
   void RemindOfRoots();
   void ReloadDestinations();
+  void SaveSeen();
   void RefreshStatus();
   void Announce();
 
@@ -252,7 +251,7 @@ class IdentityManager::Impl final : public SourceSink {
   RevocationKeeper revocations_;
   const std::string destinations_file_;
   WatchedFiles destinations_watch_;
-  absl::Status destinations_result_;
+  absl::Status destinations_result_, seen_result_;
   uint64_t destinations_failures_ = 0;
   net::Timer poll_;
   const std::vector<std::string> watched_files_;
@@ -281,6 +280,10 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
     }
     endpoints_.SetStatic(*std::move(loaded));
   }
+  if (auto status = seen_.Reload(); !status.ok()) {
+    return Naming("--state-dir", status);
+  }
+  endpoints_.ReviewSeen();
   if (!config.svid_file.empty()) {
     auto files = std::make_unique<FileSource>(
         main, clock_, FileSource::Files{config.svid_file, config.svid_key_file, config.bundle_file},
@@ -303,9 +306,6 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
   }
   if (auto status = CheckIssuerTrust(*options); !status.ok()) {
     return status;
-  }
-  if (auto status = seen_.Reload(); !status.ok()) {
-    return Naming("--state-dir", status);
   }
   source_ = std::make_unique<IssuerSource>(main, clock_, SystemRandom(), *std::move(options),
                                            endpoints_, seen_, times_, *this);
@@ -346,6 +346,7 @@ void IdentityManager::Impl::Poll() {
     ReloadDestinations();
   }
   RemindOfRoots();
+  SaveSeen();
   RefreshStatus();
 }
 
@@ -358,6 +359,22 @@ void IdentityManager::Impl::RemindOfRoots() {
   for (const x509::AgingRoot& root : roots_.Look(*current->bundles, clock_.Now())) {
     spdlog::warn("{}: its trust domain needs the next one before that", root.Sentence());
   }
+}
+
+// What static destinations have added; what the issuer's answers add is saved with them.
+void IdentityManager::Impl::SaveSeen() {
+  const absl::Status saved = seen_.Save();
+  if (!saved.ok() && saved != seen_result_) {
+    spdlog::error("{}", base::Message(saved));
+  }
+  seen_result_ = saved;
+}
+
+absl::Status IdentityManager::Impl::ForgetSeen(const std::optional<AddressKey>& destination) {
+  absl::Status forgotten = destination.has_value() ? seen_.Forget(*destination) : seen_.ForgetAll();
+  endpoints_.ReviewSeen();
+  RefreshStatus();
+  return forgotten;
 }
 
 void IdentityManager::Impl::WatchFiles() {
@@ -535,45 +552,28 @@ bool IdentityManager::HearsIssuer() const {
   return times().WasConfirmedWithin(kIssuerHeardFor, impl_->clock().SinceBoot());
 }
 
-bool IdentityManager::HasPolicy() const {
-  return impl_->status().policy_loaded;
+std::vector<std::string> IdentityManager::SeenInMesh() const {
+  std::vector<std::string> seen;
+  for (const AddressKey& key : impl_->seen().keys()) {
+    seen.push_back(key.ToString());
+  }
+  std::sort(seen.begin(), seen.end());
+  return seen;
 }
 
-telemetry::IdentityGauges IdentityManager::gauges() const {
-  const IdentityStatus now = impl_->status();
-  telemetry::IdentityGauges gauges;
-  for (const CertificateFacts& one : now.certificates) {
-    if (gauges.expiries.size() < kMostExpiries) {
-      gauges.expiries.push_back({one.kind, one.sha256, one.not_after});
-    }
+absl::Status IdentityManager::ForgetSeen(std::string_view destination) {
+  if (destination == "all") {
+    return impl_->ForgetSeen(std::nullopt);
   }
-  gauges.renewals_ok = now.renewals_ok;
-  gauges.renewals_failed = now.renewals_failed;
-  gauges.revocation_epoch = now.revocation_version.epoch;
-  gauges.revocation_sequence = now.revocation_version.sequence;
-  gauges.revocations = now.revocations;
-  gauges.crl_entries = now.crl_entries;
-  gauges.crls_stale = now.crls_stale;
-  gauges.roots_past_half_life = now.roots_past_half_life;
-  gauges.bundle_epoch = now.bundle_version.epoch;
-  gauges.bundle_sequence = now.bundle_version.sequence;
-  gauges.policy_epoch = now.policy_version.epoch;
-  gauges.policy_sequence = now.policy_version.sequence;
-  if (now.source == "issuer") {
-    // Infinite: from a state directory that does not say when it was confirmed.
-    constexpr double kNever = std::numeric_limits<double>::infinity();
-    for (const TrustKind kind : kTrustKinds) {
-      const auto& age = now.ages[static_cast<size_t>(kind)];
-      gauges.trust_ages.emplace_back(Token(kind),
-                                     age.has_value() ? absl::ToDoubleSeconds(*age) : kNever);
-    }
-    gauges.bundle_age_seconds = now.generation == 0 ? 0 : gauges.trust_ages.front().second;
-  }
-  gauges.trust_is_stale = !now.stale_error.empty();
-  gauges.clock_skew_seconds = absl::ToDoubleSeconds(now.clock_skew);
-  gauges.issuer_connected = now.issuer_connected;
-  gauges.reload_failures = now.reload_failures;
-  return gauges;
+  const auto key = SeenList::ParseKey(destination);
+  return key.has_value() ? impl_->ForgetSeen(key)
+                         : absl::InvalidArgumentError(
+                               "write the destination as 192.0.2.7:5432 or [2001:db8::7]:5432, or "
+                               "'all'");
+}
+
+bool IdentityManager::HasPolicy() const {
+  return impl_->status().policy_loaded;
 }
 
 }  // namespace postern::identity

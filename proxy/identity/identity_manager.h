@@ -3,6 +3,9 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -58,6 +61,12 @@ class IdentityManager {
   void Reload();
   // A new certificate is asked for now, where one can be asked for. Main loop's thread.
   void Renew();
+
+  // What was ever seen in the mesh and is not let fall back to plaintext, as IP:port; and an
+  // operator's word that one of them, or "all", has left it. InvalidArgument: that is no
+  // destination; NotFound: it was not seen. Main loop.
+  std::vector<std::string> SeenInMesh() const;
+  absl::Status ForgetSeen(std::string_view destination);
 
   // Lives as long as the manager.
   EndpointDirectory& directory();

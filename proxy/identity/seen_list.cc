@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <charconv>
-#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -15,25 +14,9 @@ namespace postern::identity {
 namespace {
 
 constexpr mode_t kFileMode = 0600;
-
-std::optional<AddressKey> ParseLine(std::string_view line) {
-  const size_t colon = line.rfind(':');
-  if (colon == std::string_view::npos) {
-    return std::nullopt;
-  }
-  std::string_view host = line.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  }
-  const std::string_view digits = line.substr(colon + 1);
-  const auto ip = base::IpAddress::Parse(host);
-  uint16_t port = 0;
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (!ip.ok() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
-    return std::nullopt;
-  }
-  return AddressKey{*ip, port};
-}
+constexpr char kFirstLine[] =
+    "# Destinations seen in the mesh: plaintext to them is refused. `postern seen forget` lets one "
+    "leave the mesh; so does taking its line out and sending SIGHUP.\n";
 
 template <typename Visit>
 void ForEachLine(std::string_view text, Visit visit) {
@@ -61,6 +44,25 @@ absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
 
 }  // namespace
 
+std::optional<AddressKey> SeenList::ParseKey(std::string_view line) {
+  const size_t colon = line.rfind(':');
+  if (colon == std::string_view::npos) {
+    return std::nullopt;
+  }
+  std::string_view host = line.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  const std::string_view digits = line.substr(colon + 1);
+  const auto ip = base::IpAddress::Parse(host);
+  uint16_t port = 0;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (!ip.ok() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+    return std::nullopt;
+  }
+  return AddressKey{*ip, port};
+}
+
 absl::Status SeenList::Reload() {
   if (path_.empty()) {
     return absl::OkStatus();
@@ -71,7 +73,7 @@ absl::Status SeenList::Reload() {
   }
   absl::flat_hash_set<AddressKey> seen(unsaved_.begin(), unsaved_.end());
   ForEachLine(*content, [&](std::string_view line) {
-    const auto key = ParseLine(line);
+    const auto key = ParseKey(line);
     if (!key.has_value()) {
       spdlog::warn("{}: '{}' is no IP:port", path_, base::Printable(line, 64));
     } else if (seen.size() < kMost) {
@@ -109,9 +111,7 @@ absl::Status SeenList::Save() {
     return content.status();
   }
   if (content->empty()) {
-    *content =
-        "# Destinations seen in the mesh: plaintext to them is refused. Take a line out and "
-        "send SIGHUP to let one leave the mesh.\n";
+    *content = kFirstLine;
   } else if (!content->ends_with('\n')) {
     content->push_back('\n');
   }
@@ -121,6 +121,46 @@ absl::Status SeenList::Save() {
   if (auto status = base::WriteFileAtomically(path_, *content, kFileMode); !status.ok()) {
     return status;
   }
+  unsaved_.clear();
+  return absl::OkStatus();
+}
+
+template <typename Keeps>
+absl::Status SeenList::Rewrite(Keeps keeps) {
+  if (path_.empty()) {
+    return absl::OkStatus();
+  }
+  const auto content = ReadIfThere(path_);
+  if (!content.ok() || content->empty()) {
+    return content.status();
+  }
+  std::string kept = kFirstLine;
+  ForEachLine(*content, [&](std::string_view line) {
+    const auto key = ParseKey(line);
+    if (key.has_value() && keeps(*key)) {
+      kept.append(line).push_back('\n');
+    }
+  });
+  return base::WriteFileAtomically(path_, kept, kFileMode);
+}
+
+absl::Status SeenList::Forget(const AddressKey& key) {
+  if (!seen_.contains(key)) {
+    return absl::NotFoundError(key.ToString() + " was not seen in the mesh");
+  }
+  if (auto status = Rewrite([&](const AddressKey& other) { return other != key; }); !status.ok()) {
+    return status;
+  }
+  seen_.erase(key);
+  std::erase(unsaved_, key);
+  return absl::OkStatus();
+}
+
+absl::Status SeenList::ForgetAll() {
+  if (auto status = Rewrite([](const AddressKey&) { return false; }); !status.ok()) {
+    return status;
+  }
+  seen_.clear();
   unsaved_.clear();
   return absl::OkStatus();
 }

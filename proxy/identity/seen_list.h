@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -26,15 +28,28 @@ class SeenList {
   absl::Status Reload();
 
   bool Contains(const AddressKey& key) const { return seen_.contains(key); }
+  const absl::flat_hash_set<AddressKey>& keys() const { return seen_; }
   // Remembers it. False: known already, or the list is full (logged once).
   bool Add(const AddressKey& key);
   // Writes what was added since, beside what the file holds now: a line that an operator has taken
   // out meanwhile stays out. Ok when there is nothing to write.
   absl::Status Save();
 
+  // An operator's word that a destination has left the mesh, here and in the file. NotFound: it was
+  // not remembered; on another error it still is.
+  absl::Status Forget(const AddressKey& key);
+  absl::Status ForgetAll();
+
   size_t size() const { return seen_.size(); }
 
+  // "IP:port" or "[IPv6]:port"; nullopt otherwise.
+  static std::optional<AddressKey> ParseKey(std::string_view text);
+
  private:
+  // Writes the file without the lines of what `keeps` says no to.
+  template <typename Keeps>
+  absl::Status Rewrite(Keeps keeps);
+
   std::string path_;
   absl::flat_hash_set<AddressKey> seen_;
   std::vector<AddressKey> unsaved_;

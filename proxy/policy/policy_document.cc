@@ -1,39 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/policy/policy_document.h"
 
+#include <array>
+#include <span>
 #include <string_view>
 #include <utility>
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
 #include "proxy/config/yaml_tree.h"
+#include "proxy/policy/rule_fields.h"
 
 namespace postern::policy {
 namespace {
 
 using config::YamlField;
 using config::YamlNode;
-
-// Rules are compiled into tables of identity and port; this bounds what one rule can unfold into.
-constexpr size_t kMaxCombinationsOfARule = 100'000;
-
-absl::StatusOr<x509::SpiffeIdPattern> ReadPattern(const YamlField& field) {
-  const auto text = field.Text();
-  if (!text.ok()) {
-    return text.status();
-  }
-  auto pattern = x509::SpiffeIdPattern::Parse(*text);
-  return pattern.ok() ? std::move(pattern) : field.Fault(base::Message(pattern.status()));
-}
-
-absl::StatusOr<x509::TrustDomain> ReadTrustDomain(const YamlField& field) {
-  const auto text = field.Text();
-  if (!text.ok()) {
-    return text.status();
-  }
-  auto domain = x509::TrustDomain::Parse(*text);
-  return domain.ok() ? std::move(domain) : field.Fault(base::Message(domain.status()));
-}
 
 absl::StatusOr<config::PeerMode> ReadMode(const YamlField& field) {
   const auto text = field.Text();
@@ -44,108 +26,35 @@ absl::StatusOr<config::PeerMode> ReadMode(const YamlField& field) {
   return mode.ok() ? mode : field.Fault(base::Message(mode.status()));
 }
 
-// Reads the list field `name` of `map` into `values` if it is there.
-template <typename T, typename Read>
-absl::Status ReadListInto(const YamlField& map, std::string_view name, Read read,
-                          std::vector<T>& values) {
-  const auto field = map.Find(name);
-  if (!field) {
-    return absl::OkStatus();
-  }
-  auto list = config::ReadList<T>(*field, read);
-  if (!list.ok()) {
-    return list.status();
-  }
-  values = *std::move(list);
-  return absl::OkStatus();
-}
+template <typename Enum>
+using Words = std::span<const std::pair<std::string_view, Enum>>;
 
-absl::StatusOr<FromItem> ReadFrom(const YamlField& field) {
-  FromItem item;
-  absl::Status status = field.ExpectOnly({"spiffeIds", "trustDomains", "unauthenticated", "cidrs"});
-  if (status.ok()) {
-    status = ReadListInto(field, "spiffeIds", ReadPattern, item.ids);
-  }
-  if (status.ok()) {
-    status = ReadListInto(field, "trustDomains", ReadTrustDomain, item.trust_domains);
-  }
-  if (status.ok()) {
-    status = ReadListInto(field, "cidrs", config::ReadCidr, item.cidrs);
-  }
-  if (!status.ok()) {
-    return status;
-  }
-  if (const auto flag = field.Find("unauthenticated")) {
-    if (flag->node().text != "true") {
-      return flag->Fault("only true is accepted; leave it out otherwise");
+constexpr std::array<std::pair<std::string_view, Action>, 2> kActions = {
+    {{"ALLOW", Action::kAllow}, {"DENY", Action::kDeny}}};
+constexpr std::array<std::pair<std::string_view, Enforcement>, 2> kEnforcements = {
+    {{"enforce", Enforcement::kEnforce}, {"audit", Enforcement::kAudit}}};
+constexpr std::array<std::pair<std::string_view, DefaultAccess>, 4> kDefaults = {
+    {{"same-trust-domain", DefaultAccess::kSameTrustDomain},
+     {"any-identity", DefaultAccess::kAnyIdentity},
+     {"everybody", DefaultAccess::kEverybody},
+     {"nobody", DefaultAccess::kNobody}}};
+
+template <typename Enum>
+absl::StatusOr<Enum> ReadWord(const YamlField& field, Words<Enum> words) {
+  std::string known;
+  for (const auto& [text, value] : words) {
+    if (field.node().text == text) {
+      return value;
     }
-    item.unauthenticated = true;
+    base::StrAppend(known, known.empty() ? "" : ", ", text);
   }
-  if (field.node().members.empty()) {
-    return field.Fault("is empty; leave `from` out to mean everybody");
-  }
-  if (item.unauthenticated && !(item.ids.empty() && item.trust_domains.empty())) {
-    return field.Fault(
-        "nobody is unauthenticated and has an identity; write two items, either may match");
-  }
-  return item;
+  return field.Fault(
+      base::StrCat("'", base::Printable(field.node().text, 64), "' is not one of: ", known));
 }
 
-absl::StatusOr<std::string> ReadText(const YamlField& field) {
-  return field.Text();
-}
-
-absl::StatusOr<ToItem> ReadTo(const YamlField& field) {
-  ToItem item;
-  absl::Status status = field.ExpectOnly({"ports", "tunnels"});
-  if (status.ok()) {
-    status = ReadListInto(
-        field, "ports", [](const YamlField& port) { return port.Port(); }, item.ports);
-  }
-  if (status.ok()) {
-    status = ReadListInto(field, "tunnels", ReadText, item.tunnels);
-  }
-  if (!status.ok()) {
-    return status;
-  }
-  if (field.node().members.empty()) {
-    return field.Fault("is empty; leave `to` out to mean everything");
-  }
-  return item;
-}
-
-size_t Combinations(const Rule& rule) {
-  size_t sources = rule.from.empty() ? 1 : 0;
-  for (const FromItem& item : rule.from) {
-    sources += !item.ids.empty()             ? item.ids.size()
-               : !item.trust_domains.empty() ? item.trust_domains.size()
-               : item.unauthenticated        ? 1
-                                             : item.cidrs.size();
-  }
-  size_t targets = rule.to.empty() ? 1 : 0;
-  for (const ToItem& item : rule.to) {
-    targets += !item.ports.empty() ? item.ports.size() : item.tunnels.size();
-  }
-  return sources * targets;
-}
-
-absl::StatusOr<Rule> ReadRule(const YamlField& field) {
-  Rule rule;
-  absl::Status status = field.ExpectOnly({"from", "to"});
-  if (status.ok()) {
-    status = ReadListInto(field, "from", ReadFrom, rule.from);
-  }
-  if (status.ok()) {
-    status = ReadListInto(field, "to", ReadTo, rule.to);
-  }
-  if (!status.ok()) {
-    return status;
-  }
-  if (Combinations(rule) > kMaxCombinationsOfARule) {
-    return field.Fault(base::StrCat("names more than ", kMaxCombinationsOfARule,
-                                    " combinations of source and target; split the rule"));
-  }
-  return rule;
+absl::StatusOr<Enforcement> ReadEnforcement(const YamlField& spec) {
+  const auto field = spec.Find("mode");
+  return field ? ReadWord<Enforcement>(*field, kEnforcements) : Enforcement::kEnforce;
 }
 
 absl::StatusOr<std::optional<x509::SpiffeIdPattern>> ReadWorkload(const YamlField& spec) {
@@ -160,39 +69,44 @@ absl::StatusOr<std::optional<x509::SpiffeIdPattern>> ReadWorkload(const YamlFiel
   return std::optional<x509::SpiffeIdPattern>(*std::move(pattern));
 }
 
-absl::StatusOr<Action> ReadAction(const YamlField& spec) {
-  const auto field = spec.Get("action");
-  if (!field.ok()) {
-    return field.status();
-  }
-  if (field->node().text == "ALLOW") {
-    return Action::kAllow;
-  }
-  if (field->node().text == "DENY") {
-    return Action::kDeny;
-  }
-  return field->Fault(
-      base::StrCat("'", base::Printable(field->node().text, 64), "' is not one of: ALLOW, DENY"));
-}
-
-absl::StatusOr<PolicyDocument> ReadAuthorization(const config::Document& document,
-                                                 const YamlField& spec) {
-  AuthorizationDocument policy;
-  policy.name = document.name;
-  policy.place = base::StrCat(document.file_name, ":", document.root.line);
-  if (auto status = spec.ExpectOnly({"workload", "action", "rules"}); !status.ok()) {
-    return status;
-  }
+// What every document has: its name, its place, whom it is for.
+template <typename Kind>
+absl::StatusOr<Kind> ReadHead(const config::Document& document, const YamlField& spec) {
+  Kind made;
+  made.name = document.name;
+  made.place = base::StrCat(document.file_name, ":", document.root.line);
   auto workload = ReadWorkload(spec);
   if (!workload.ok()) {
     return workload.status();
   }
-  policy.workload = *std::move(workload);
-  const auto action = ReadAction(spec);
+  made.workload = *std::move(workload);
+  return made;
+}
+
+absl::StatusOr<PolicyDocument> ReadAuthorization(const config::Document& document,
+                                                 const YamlField& spec) {
+  if (auto status = spec.ExpectOnly({"workload", "action", "mode", "rules"}); !status.ok()) {
+    return status;
+  }
+  auto head = ReadHead<AuthorizationDocument>(document, spec);
+  if (!head.ok()) {
+    return head.status();
+  }
+  AuthorizationDocument policy = *std::move(head);
+  const auto word = spec.Get("action");
+  if (!word.ok()) {
+    return word.status();
+  }
+  const auto action = ReadWord<Action>(*word, kActions);
   if (!action.ok()) {
     return action.status();
   }
   policy.action = *action;
+  const auto enforcement = ReadEnforcement(spec);
+  if (!enforcement.ok()) {
+    return enforcement.status();
+  }
+  policy.enforcement = *enforcement;
   const auto rules = spec.Get("rules");
   if (!rules.ok()) {
     return rules.status();
@@ -235,21 +149,22 @@ absl::Status ReadPortModes(const YamlField& ports, std::map<uint16_t, config::Pe
 
 absl::StatusOr<PolicyDocument> ReadPeerMode(const config::Document& document,
                                             const YamlField& spec) {
-  PeerModeDocument modes;
-  modes.name = document.name;
-  modes.place = base::StrCat(document.file_name, ":", document.root.line);
   if (auto status = spec.ExpectOnly({"workload", "default", "ports"}); !status.ok()) {
     return status;
   }
-  auto workload = ReadWorkload(spec);
-  if (!workload.ok()) {
-    return workload.status();
+  auto head = ReadHead<PeerModeDocument>(document, spec);
+  if (!head.ok()) {
+    return head.status();
   }
-  modes.workload = *std::move(workload);
+  PeerModeDocument modes = *std::move(head);
   if (const auto field = spec.Find("default")) {
     const auto mode = ReadMode(*field);
     if (!mode.ok()) {
       return mode.status();
+    }
+    if (config::IsOnlyForOnePort(*mode)) {
+      return field->Fault(
+          base::StrCat("'", config::Token(*mode), "' is said of single ports; put it under ports"));
     }
     modes.default_mode = *mode;
   }
@@ -264,7 +179,86 @@ absl::StatusOr<PolicyDocument> ReadPeerMode(const config::Document& document,
   return modes;
 }
 
+absl::StatusOr<PolicyDocument> ReadDefault(const config::Document& document,
+                                           const YamlField& spec) {
+  if (auto status = spec.ExpectOnly({"workload", "default", "mode"}); !status.ok()) {
+    return status;
+  }
+  auto head = ReadHead<DefaultDocument>(document, spec);
+  if (!head.ok()) {
+    return head.status();
+  }
+  DefaultDocument made = *std::move(head);
+  const auto word = spec.Get("default");
+  if (!word.ok()) {
+    return word.status();
+  }
+  const auto access = ReadWord<DefaultAccess>(*word, kDefaults);
+  if (!access.ok()) {
+    return access.status();
+  }
+  made.access = *access;
+  const auto enforcement = ReadEnforcement(spec);
+  if (!enforcement.ok()) {
+    return enforcement.status();
+  }
+  made.enforcement = *enforcement;
+  return made;
+}
+
+absl::StatusOr<PolicyDocument> ReadProbe(const config::Document& document, const YamlField& spec) {
+  if (auto status = spec.ExpectOnly({"workload", "ports", "cidrs"}); !status.ok()) {
+    return status;
+  }
+  auto head = ReadHead<ProbeDocument>(document, spec);
+  if (!head.ok()) {
+    return head.status();
+  }
+  ProbeDocument made = *std::move(head);
+  // Both are needed: a port alone would be open to everybody, an address alone everywhere.
+  for (const std::string_view needed : {"ports", "cidrs"}) {
+    if (const auto field = spec.Get(needed); !field.ok()) {
+      return field.status();
+    }
+  }
+  absl::Status status = ReadListInto(
+      spec, "ports", [](const YamlField& port) { return port.Port(); }, made.ports);
+  if (status.ok()) {
+    status = ReadListInto(spec, "cidrs", config::ReadCidr, made.cidrs);
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  return made;
+}
+
+using Reader = absl::StatusOr<PolicyDocument> (*)(const config::Document& document,
+                                                  const YamlField& spec);
+constexpr std::array<std::pair<std::string_view, Reader>, 4> kKinds = {
+    {{"AuthorizationPolicy", ReadAuthorization},
+     {"PeerMode", ReadPeerMode},
+     {"DefaultPolicy", ReadDefault},
+     {"ProbeExemption", ReadProbe}}};
+
+absl::StatusOr<PolicyDocument> ReadDocument(const config::Document& document) {
+  std::string known;
+  for (const auto& [kind, read] : kKinds) {
+    if (document.kind == kind) {
+      return read(document, document.Spec());
+    }
+    base::StrAppend(known, known.empty() ? "" : ", ", kind);
+  }
+  return YamlField(document.root, "", document.file_name)
+      .Find("kind")
+      ->Fault(base::StrCat("is '", base::Printable(document.kind, 64),
+                           "'; documents of policy are: ", known));
+}
+
 }  // namespace
+
+std::string RuleLabel(std::string_view document, size_t index) {
+  return base::StrCat(document, " / rule ", index + 1);
+}
 
 absl::StatusOr<std::vector<PolicyDocument>> ReadPolicyDocuments(const NamedYaml& source) {
   const auto documents = config::ReadDocuments(source.yaml, source.name);
@@ -273,15 +267,7 @@ absl::StatusOr<std::vector<PolicyDocument>> ReadPolicyDocuments(const NamedYaml&
   }
   std::vector<PolicyDocument> policies;
   for (const config::Document& document : *documents) {
-    const YamlField spec = document.Spec();
-    absl::StatusOr<PolicyDocument> policy =
-        document.kind == "AuthorizationPolicy" ? ReadAuthorization(document, spec)
-        : document.kind == "PeerMode"
-            ? ReadPeerMode(document, spec)
-            : YamlField(document.root, "", document.file_name)
-                  .Find("kind")
-                  ->Fault(base::StrCat("is '", base::Printable(document.kind, 64),
-                                       "'; policy holds AuthorizationPolicy and PeerMode"));
+    absl::StatusOr<PolicyDocument> policy = ReadDocument(document);
     if (!policy.ok()) {
       return policy.status();
     }

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -35,16 +36,34 @@ struct ToItem {
 struct Rule {
   std::vector<FromItem> from;
   std::vector<ToItem> to;
+  int line = 0;
 };
 
+// How a rule is named wherever it has decided: the log, the access record, `postern policy`.
+std::string RuleLabel(std::string_view document, size_t index);
+
 enum class Action : uint8_t { kAllow, kDeny };
+// Audit: what it would refuse is counted and recorded, and passes.
+enum class Enforcement : uint8_t { kEnforce, kAudit };
 
 struct AuthorizationDocument {
   std::string name;
   std::string place;  // FILE:LINE, for errors over several documents
   std::optional<x509::SpiffeIdPattern> workload;
   Action action = Action::kAllow;
+  Enforcement enforcement = Enforcement::kEnforce;
   std::vector<Rule> rules;
+};
+
+// Who is let in where no ALLOW document applies.
+enum class DefaultAccess : uint8_t { kSameTrustDomain, kAnyIdentity, kEverybody, kNobody };
+
+struct DefaultDocument {
+  std::string name;
+  std::string place;
+  std::optional<x509::SpiffeIdPattern> workload;
+  DefaultAccess access = DefaultAccess::kSameTrustDomain;
+  Enforcement enforcement = Enforcement::kEnforce;
 };
 
 struct PeerModeDocument {
@@ -55,7 +74,17 @@ struct PeerModeDocument {
   std::map<uint16_t, config::PeerMode> ports;
 };
 
-using PolicyDocument = std::variant<AuthorizationDocument, PeerModeDocument>;
+// Plaintext from these addresses to these ports is let in whatever mode and rules say.
+struct ProbeDocument {
+  std::string name;
+  std::string place;
+  std::optional<x509::SpiffeIdPattern> workload;
+  std::vector<uint16_t> ports;
+  std::vector<base::Cidr> cidrs;
+};
+
+using PolicyDocument =
+    std::variant<AuthorizationDocument, PeerModeDocument, DefaultDocument, ProbeDocument>;
 
 // InvalidArgument: "NAME:LINE: field: what is wrong". Pure.
 absl::StatusOr<std::vector<PolicyDocument>> ReadPolicyDocuments(const NamedYaml& source);

@@ -28,6 +28,9 @@ struct Decision {
   // "name of the document / rule N", or what decided without a rule ("same trust domain",
   // "no ALLOW rule matched"). For the log and `postern policy check`.
   std::string rule;
+  // What would have refused a connection that is let in, were the documents in audit mode enforced;
+  // named in the same way. Empty: nothing.
+  std::string audit;
 };
 
 // A policy document as it came, with its name for error messages.
@@ -43,6 +46,7 @@ struct NamedYaml {
 //   spec:
 //     workload: spiffe://td/db          # to whom it applies; a pattern; absent: everybody
 //     action: ALLOW                     # or DENY
+//     mode: enforce                     # or audit: what it would refuse passes, and is told of
 //     rules:                            # any rule may match
 //       - from:                         # any of these; absent: everybody
 //           - spiffeIds: ["spiffe://td/web", "spiffe://td/batch/*"]
@@ -56,9 +60,15 @@ struct NamedYaml {
 // the workload's own trust domain, and the unauthenticated (who only get as far as Authorize where
 // the port's mode or client-auth=none asks for no identity). "rules: []" of an ALLOW lets nobody
 // in.
+//   kind: DefaultPolicy       # another default
+//   spec: {workload: ..., default: same-trust-domain | any-identity | everybody | nobody,
+//          mode: enforce | audit}
 //   kind: PeerMode
-//   spec: {workload: ..., default: strict, ports: {"3306": permissive}}
-// Of several PeerMode documents the one with the most specific workload counts first.
+//   spec: {workload: ..., default: strict, ports: {"3306": permissive, "25": opaque, "22": skip}}
+//   kind: ProbeExemption      # plaintext of the kubelet's probes, whatever mode and rules say
+//   spec: {workload: ..., ports: [8080], cidrs: [192.0.2.1]}
+// Of several PeerMode or DefaultPolicy documents the one with the most specific workload counts
+// first.
 class PolicySet {
  public:
   // Only the documents that apply to `workload` are kept. InvalidArgument: "NAME:LINE: field: what
@@ -71,6 +81,14 @@ class PolicySet {
   static std::shared_ptr<const PolicySet> DenyAll();
 
   Decision Authorize(const ConnectionFacts& facts) const;
+  // The same for an intercepted port in this mode: a skipped port asks no policy, and who shows no
+  // identity on a strict one is refused, but for a probe that is exempt. For the data plane and for
+  // `postern policy`: both judge by this.
+  Decision AuthorizeOn(config::PeerMode mode, const ConnectionFacts& facts) const;
+
+  // The name of the document that exempts plaintext from there to that port; null: none does.
+  const std::string* ProbeExemption(const std::optional<base::IpAddress>& source_ip,
+                                    uint16_t port) const;
 
   // The mode of a port as the documents say; nullopt when they say nothing.
   std::optional<config::PeerMode> ModeOf(uint16_t port) const;

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <future>
 
+#include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/process.h"
@@ -103,6 +104,8 @@ struct ProxyProcess::Impl {
   std::optional<bool> Caught() const;  // by the rules; nullopt: it is not known
   std::string Status() const;
   std::string Connections() const;
+  std::string Seen() const;
+  absl::Status ForgetSeen(std::string_view destination);
   uint64_t OpenTotal() const;
 
   const config::ProxyConfig& config;
@@ -239,6 +242,8 @@ void ProxyProcess::Impl::FillPages() {
     loop->Post([this] { BeginDrain(config.drain_delay, config.drain_timeout); });
   };
   verbs.shutdown = [this] { loop->Post([this] { End(); }); };
+  pages.seen = [this] { return Seen(); };
+  verbs.forget_seen = [this](std::string_view destination) { return ForgetSeen(destination); };
   verbs.set_log_level = [](std::string_view level) { return base::SetLogLevel(level); };
   verbs.renew = [this] {
     if (config.issuer.empty()) {
@@ -481,6 +486,33 @@ std::string ProxyProcess::Impl::Connections() const {
     }
   }
   return ConnectionsPage(all);
+}
+
+// Asked of the main loop by an administration thread, which waits; shared, so that an answer that
+// comes after the deadline still finds its promise.
+std::string ProxyProcess::Impl::Seen() const {
+  auto promise = std::make_shared<std::promise<std::vector<std::string>>>();
+  std::future<std::vector<std::string>> answer = promise->get_future();
+  loop->Post([this, promise] { promise->set_value(identity->SeenInMesh()); });
+  return answer.wait_for(kPageDeadline) == std::future_status::ready
+             ? SeenPage(answer.get())
+             : "{\"error\":\"the proxy is busy; ask again\"}\n";
+}
+
+absl::Status ProxyProcess::Impl::ForgetSeen(std::string_view destination) {
+  auto promise = std::make_shared<std::promise<absl::Status>>();
+  std::future<absl::Status> answer = promise->get_future();
+  loop->Post([this, promise, which = std::string(destination)] {
+    const absl::Status done = identity->ForgetSeen(which);
+    if (done.ok()) {
+      spdlog::warn("an operator let {} leave the mesh: plaintext to it is no longer refused",
+                   base::Printable(which));
+    }
+    promise->set_value(done);
+  });
+  return answer.wait_for(kPageDeadline) == std::future_status::ready
+             ? answer.get()
+             : absl::UnavailableError("the proxy is busy; ask again");
 }
 
 absl::StatusOr<std::unique_ptr<ProxyProcess>> ProxyProcess::Start(const config::ProxyConfig& config,

@@ -159,4 +159,8 @@ std::string ConnectionsPage(const std::vector<session::ConnectionInfo>& connecti
   return Dump(page);
 }
 
+std::string SeenPage(const std::vector<std::string>& destinations) {
+  return Dump(Json{{"destinations", destinations}});
+}
+
 }  // namespace postern::process

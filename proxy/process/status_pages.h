@@ -34,4 +34,7 @@ std::string StatusPage(const ProcessFacts& facts, const identity::IdentityStatus
 std::string CertificatesPage(const identity::IdentityStatus& identity, absl::Time now);
 std::string ConnectionsPage(const std::vector<session::ConnectionInfo>& connections);
 
+// Destinations that were ever seen in the mesh.
+std::string SeenPage(const std::vector<std::string>& destinations);
+
 }  // namespace postern::process

@@ -55,13 +55,24 @@ void InboundSession::StartOriginalDestination() {
   mode_ = ModeOf(destination_.port());
   switch (mode_) {
     case PeerMode::kStrict:
-      StartSniff();
+      if (IsExemptProbe()) {
+        mode_ = PeerMode::kPermissive;  // for this client
+        StartFirstBytes();
+      } else {
+        StartSniff();
+      }
       return;
     case PeerMode::kPermissive:
       StartFirstBytes();
       return;
     case PeerMode::kDisabled:
       PassThrough(PlaintextReason::kDisabled, {});
+      return;
+    case PeerMode::kOpaque:
+      PassThrough(PlaintextReason::kOpaque, {});
+      return;
+    case PeerMode::kSkip:
+      PassThrough(PlaintextReason::kSkipped, {});
       return;
   }
 }
@@ -94,114 +105,9 @@ PeerMode InboundSession::ModeOf(uint16_t port) const {
   return found != worker().config().port_modes.end() ? found->second : worker().config().peer_mode;
 }
 
-// ---------------------------------------------------------------- Sniff
-
-void InboundSession::StartFirstBytes() {
-  Advance(Phase::kFirstBytes);
-  WatchDownstream();
-}
-
-// A permissive port and a client that says nothing: the server may have to speak first. A member of
-// the mesh always speaks first, and is waited for.
-void InboundSession::OnSilence() {
-  const bool member = worker().shared.endpoints != nullptr && !peer_address().is_unix() &&
-                      worker().shared.endpoints->IsMeshMember(peer_address().ip());
-  if (member) {
-    StartSniff();
-  } else {
-    PassThrough(PlaintextReason::kServerFirst, {});
-  }
-}
-
-void InboundSession::StartSniff() {
-  Advance(Phase::kSniff);
-  WatchDownstream();
-}
-
-void InboundSession::ReadFirstBytes() {
-  const base::MutableByteSpan room = worker().tls_scratch.input();
-  const TransportResult read = downstream_->Read(room);
-  switch (read.outcome) {
-    case TransportOutcome::kDone:
-      if (phase() != Phase::kSniff) {
-        Advance(Phase::kSniff);
-      }
-      Sniff(room.first(read.bytes));
-      return;
-    case TransportOutcome::kWouldBlock:
-      return;
-    case TransportOutcome::kEnd:
-      EndedBeforeFirstByte();
-      return;
-    case TransportOutcome::kFailed:
-      FailBy(*downstream_, Side::kDownstream);
-      return;
-  }
-}
-
-// An end where a ClientHello should be. A port check that connects and closes is no failure; a
-// permissive port passes the end on, as its server may still have something to say.
-void InboundSession::EndedBeforeFirstByte() {
-  if (mode_ == PeerMode::kPermissive) {
-    PassThrough(PlaintextReason::kPermissive, {});
-    return;
-  }
-  if (first_bytes_.empty()) {
-    Finish();
-    return;
-  }
-  Fail(CloseReason::kHandshakeFailed, Side::kDownstream,
-       absl::DataLossError("the client closed its connection within the ClientHello"));
-}
-
-void InboundSession::Sniff(base::ByteSpan bytes) {
-  if (!first_bytes_.empty()) {
-    KeepFirstBytes(bytes);
-    bytes = first_bytes_;
-  }
-  const bool strict = mode_ == PeerMode::kStrict;
-  const tls::SniffResult sniffed = tls::SniffClientHello(bytes);
-  switch (sniffed.verdict) {
-    case tls::SniffVerdict::kNeedMore:
-      KeepFirstBytes(first_bytes_.empty() ? bytes : base::ByteSpan());
-      return;
-    case tls::SniffVerdict::kClientHello:
-      OnClientHello(sniffed.hello, bytes);
-      return;
-    case tls::SniffVerdict::kNotTls:
-      if (strict) {
-        Fail(CloseReason::kPlaintextRefused, Side::kDownstream,
-             absl::PermissionDeniedError("the first bytes are no TLS"));
-        return;
-      }
-      break;
-    case tls::SniffVerdict::kMalformed:
-      if (strict) {
-        Fail(CloseReason::kInvalidClientHello, Side::kDownstream,
-             absl::InvalidArgumentError("malformed ClientHello"));
-        return;
-      }
-      break;
-    case tls::SniffVerdict::kTooLarge:
-      if (strict) {
-        Fail(CloseReason::kClientHelloTooLarge, Side::kDownstream,
-             absl::ResourceExhaustedError(
-                 base::StrCat("ClientHello of more than ", tls::kMaxClientHelloBytes, " bytes")));
-        return;
-      }
-      break;
-  }
-  PassThrough(PlaintextReason::kPermissive, bytes);
-}
-
-void InboundSession::OnClientHello(const tls::ClientHello& hello, base::ByteSpan bytes) {
-  sni_ = hello.sni;
-  if (mode_ == PeerMode::kStrict || tls::IsMeshHello(hello)) {
-    passes_.reset();
-    Handshake(bytes);
-  } else {
-    PassThrough(PlaintextReason::kApplicationTls, bytes);
-  }
+bool InboundSession::IsExemptProbe() const {
+  return worker().policy != nullptr && !peer_address().is_unix() &&
+         worker().policy->ProbeExemption(peer_address().ip(), destination_.port()) != nullptr;
 }
 
 // ---------------------------------------------------------------- Handshake
@@ -249,6 +155,10 @@ void InboundSession::OnHandshakeDone() {
   }
   Secure(WantsClientCertificate() ? telemetry::Security::kMutualTls
                                   : telemetry::Security::kTlsOnly);
+  if (mode_ == PeerMode::kPermissive) {
+    NoteSniffed();
+    worker().shared.ports->Note(PortMemory::Fact::kMesh, destination_.port());
+  }
   Authorize();
 }
 
@@ -256,9 +166,10 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
   if (first_bytes_.empty()) {
     KeepFirstBytes(first_bytes);
   }
-  passes_ = reason;
+  passes_ =
+      reason == PlaintextReason::kPermissive && IsExemptProbe() ? PlaintextReason::kProbe : reason;
   if (upstream_ != nullptr) {  // let in already, as a client that might wait for the server
-    PassPlaintext(reason);
+    CountPlaintext();
     Relay();
   } else {
     Authorize();
@@ -270,7 +181,8 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
 void InboundSession::Authorize() {
   Advance(Phase::kAuthorize);
   hold_.EndHandshake();
-  if (auto stale = StaleTrust(worker().shared, Side::kDownstream); stale.has_value()) {
+  if (auto stale = StaleTrust(worker().shared, Side::kDownstream);
+      stale.has_value() && mode_ != PeerMode::kSkip) {
     Fail(*std::move(stale), passes_.has_value() ? -1 : kAlertAccessDenied);
     return;
   }
@@ -287,7 +199,7 @@ void InboundSession::Authorize() {
     return;
   }
   if (passes_.has_value() && passes_ != PlaintextReason::kServerFirst) {
-    PassPlaintext(*passes_);
+    CountPlaintext();
   }
   ConnectApp();
 }
@@ -306,15 +218,36 @@ bool InboundSession::RefusesPeer() {
   return refusal.has_value();
 }
 
+void InboundSession::CountPlaintext() {
+  if (mode_ == PeerMode::kPermissive) {
+    NoteSniffed();
+  }
+  if (worker().policy != nullptr) {
+    NoteAudit(worker().policy->AuthorizeOn(ModeNow(), Facts()).audit);
+  }
+  PassPlaintext(*passes_);
+}
+
+// Of now, not of when the connection was accepted. What comes through a tunnel is judged by the
+// tunnel's own rules and has no mode.
+PeerMode InboundSession::ModeNow() const {
+  return via().tunnel == nullptr ? ModeOf(destination_.port()) : PeerMode::kDisabled;
+}
+
 std::optional<base::Failure> InboundSession::Judge() {
   base::Failure failure;
   failure.side = Side::kDownstream;
+  const PeerMode mode = ModeNow();
+  const x509::VerifiedPeer* const peer = downstream_->peer();
+  if (mode == PeerMode::kSkip && peer == nullptr) {
+    policy_rule_ = "the port is skipped";
+    return std::nullopt;
+  }
   if (worker().policy == nullptr || worker().policy->is_deny_all()) {
     failure.reason = CloseReason::kNoPolicy;
     failure.detail = absl::PermissionDeniedError("no policy has come yet");
     return failure;
   }
-  const x509::VerifiedPeer* const peer = downstream_->peer();
   if (std::optional<base::Failure> distrusted = JudgePeer(peer)) {
     return distrusted;
   }
@@ -329,8 +262,21 @@ std::optional<base::Failure> InboundSession::Judge() {
       return failure;
     }
   }
+  const policy::Decision decision = worker().policy->AuthorizeOn(mode, Facts());
+  policy_rule_ = decision.rule;
+  if (decision.allowed) {
+    if (!passes_.has_value() || phase() == Phase::kRelay) {
+      NoteAudit(decision.audit);  // else not known yet that it is plaintext: see CountPlaintext
+    }
+    return std::nullopt;
+  }
+  failure.detail = absl::PermissionDeniedError(base::ToAbsl(decision.rule));
+  return failure;
+}
+
+policy::ConnectionFacts InboundSession::Facts() const {
   policy::ConnectionFacts facts;
-  if (peer != nullptr) {
+  if (const x509::VerifiedPeer* const peer = downstream_->peer(); peer != nullptr) {
     facts.source = peer->id;
   }
   if (!peer_address().is_unix()) {
@@ -339,13 +285,7 @@ std::optional<base::Failure> InboundSession::Judge() {
   facts.destination_port =
       via().tunnel != nullptr ? via().tunnel->target.port : destination_.port();
   facts.tunnel = via().tunnel != nullptr ? via().name : "";
-  const policy::Decision decision = worker().policy->Authorize(facts);
-  policy_rule_ = decision.rule;
-  if (decision.allowed) {
-    return std::nullopt;
-  }
-  failure.detail = absl::PermissionDeniedError(base::ToAbsl(decision.rule));
-  return failure;
+  return facts;
 }
 
 // ---------------------------------------------------------------- ConnectApp
@@ -377,36 +317,11 @@ void InboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
   }
 }
 
-// Both are silent; whoever speaks first decides. A mesh client that was late is still taken in.
-void InboundSession::StartServerFirst() {
-  if (!AnnounceToSilent()) {
-    return;
-  }
-  Advance(Phase::kServerFirst);
-  WatchDownstream();
-  WatchUpstream();
-}
-
 // ---------------------------------------------------------------- Relay
 
 void InboundSession::Relay() {
   const std::vector<uint8_t> first_bytes = std::exchange(first_bytes_, {});
   StartRelay(first_bytes, Announcement());
-}
-
-// After the server has spoken, a ClientHello of the mesh comes too late: its sender would take the
-// server's bytes for a broken handshake. The reset tells it to try again.
-bool InboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
-  if (passes_ != PlaintextReason::kServerFirst || mode_ != PeerMode::kPermissive) {
-    return true;
-  }
-  const tls::SniffResult sniffed = tls::SniffClientHello(bytes);
-  if (sniffed.verdict != tls::SniffVerdict::kClientHello || !tls::IsMeshHello(sniffed.hello)) {
-    return true;
-  }
-  Fail(CloseReason::kSniffTimeout, Side::kDownstream,
-       absl::DeadlineExceededError("a ClientHello of the mesh came after the server had spoken"));
-  return false;
 }
 
 // ---------------------------------------------------------------- events of the phases
@@ -418,7 +333,7 @@ void InboundSession::OnDownstreamReadable() {
       ReadFirstBytes();
       return;
     case Phase::kServerFirst:
-      upstream_->WantRead(false);
+    case Phase::kServerHeld:
       ReadFirstBytes();
       return;
     case Phase::kConnect:
@@ -434,29 +349,10 @@ void InboundSession::OnDownstreamReadable() {
 }
 
 void InboundSession::OnUpstreamReadable() {
+  upstream_->WantRead(false);
   if (phase() == Phase::kServerFirst) {
-    PassPlaintext(PlaintextReason::kServerFirst);
-    Relay();
-  } else {
-    upstream_->WantRead(false);
+    OnServerSpoke();
   }
-}
-
-void InboundSession::OnDeadline() {
-  if (phase() == Phase::kFirstBytes) {
-    OnSilence();
-    return;
-  }
-  if (phase() == Phase::kSniff && mode_ == PeerMode::kPermissive && first_bytes_.empty()) {
-    Fail(CloseReason::kSniffTimeout, Side::kDownstream,
-         absl::DeadlineExceededError("a member of the mesh sent no ClientHello"));
-    return;
-  }
-  Session::OnDeadline();
-}
-
-void InboundSession::KeepFirstBytes(base::ByteSpan bytes) {
-  first_bytes_.insert(first_bytes_.end(), bytes.begin(), bytes.end());
 }
 
 }  // namespace postern::session

@@ -18,7 +18,8 @@ namespace postern::session {
 //   Accept -> OriginalDestination -> Sniff -> Handshake -> Identify -> Authorize -> ConnectApp ->
 //   Relay -> Close -> Record
 // A tunnel knows its destination from the config. A permissive port waits for the first bytes
-// before it sniffs, and lets what is not of the mesh go from Sniff to Authorize.
+// before it sniffs, and lets what is not of the mesh go from Sniff to Authorize. Who speaks first
+// there, and what they say, is found out in inbound_sniff.cc.
 class InboundSession final : public Session {
  public:
   InboundSession(WorkerContext& worker, const ListenerSpec& via,
@@ -35,6 +36,7 @@ class InboundSession final : public Session {
   void StartSniff();
   void ReadFirstBytes();
   void Sniff(base::ByteSpan bytes);
+  void OnNoHello();
   void EndedBeforeFirstByte();
   void OnClientHello(const tls::ClientHello& hello, base::ByteSpan bytes);
   void Handshake(base::ByteSpan first_bytes);
@@ -45,6 +47,8 @@ class InboundSession final : public Session {
   void ConnectApp();
   void OnConnected(std::unique_ptr<net::Stream> stream) override;
   void StartServerFirst();
+  void OnServerSpoke();
+  void LetServerSpeak();
   void Relay();
 
   bool PrepareToAnnounce();
@@ -59,6 +63,14 @@ class InboundSession final : public Session {
   std::optional<base::Failure> Judge() override;
 
   config::PeerMode ModeOf(uint16_t port) const;
+  config::PeerMode ModeNow() const;
+  bool IsExemptProbe() const;
+  bool IsMember() const;
+  bool MayPassPlaintext() const;
+  bool MayBeLateMember() const;
+  policy::ConnectionFacts Facts() const;
+  void CountPlaintext();
+  void NoteSniffed();
   bool RefusesDestination(const net::SocketAddress& destination);
   void KeepFirstBytes(base::ByteSpan bytes);
   bool WantsClientCertificate() const;

@@ -14,15 +14,6 @@ using base::CloseReason;
 using base::Side;
 using telemetry::PlaintextReason;
 
-namespace {
-
-// RFC 8446 section 5.1: a handshake record begins with its type and the legacy version.
-bool LooksLikeTls(base::ByteSpan bytes) {
-  return bytes.size() >= 2 && bytes[0] == 0x16 && bytes[1] == 0x03;
-}
-
-}  // namespace
-
 // ---------------------------------------------------------------- Accept
 
 OutboundSession::OutboundSession(WorkerContext& worker, const ListenerSpec& via,
@@ -116,14 +107,40 @@ void OutboundSession::RefuseLookup(const absl::Status& why) {
 }
 
 void OutboundSession::NotInMesh() {
-  if (worker().config().outbound_default == config::OutboundDefault::kDeny) {
-    Fail(CloseReason::kDestinationDenied, Side::kUpstream,
-         absl::PermissionDeniedError(base::StrCat(
-             request_ != nullptr ? AskedFor() : destination_.ToString(), " is not in the mesh")));
+  if (std::optional<base::Failure> banned = RefusesPlaintext()) {
+    Fail(*std::move(banned));
     return;
   }
   carries_ = Carries::kUnseen;
   Connect();
+}
+
+// The one place that says whether bytes may go to this destination outside of mTLS. Of a name's
+// addresses each may be dialled.
+std::optional<base::Failure> OutboundSession::RefusesPlaintext() const {
+  const auto covers = [this](const net::SocketAddress& address) {
+    return !address.is_unix() && worker().config().require_mtls.Covers(address.ip());
+  };
+  const bool by_name = request_ != nullptr && !request_->addresses.empty();
+  const bool banned = by_name
+                          ? std::any_of(request_->addresses.begin(), request_->addresses.end(),
+                                        [&](const Candidate& one) { return covers(one.address); })
+                          : covers(destination_);
+  const std::string what = request_ != nullptr ? AskedFor() : destination_.ToString();
+  base::Failure failure;
+  failure.side = Side::kUpstream;
+  if (banned) {
+    failure.reason = CloseReason::kMtlsRequired;
+    failure.detail = absl::PermissionDeniedError(
+        base::StrCat(what, " would be reached without mTLS, which --require-mtls forbids"));
+    return failure;
+  }
+  if (worker().config().outbound_default == config::OutboundDefault::kDeny) {
+    failure.reason = CloseReason::kDestinationDenied;
+    failure.detail = absl::PermissionDeniedError(base::StrCat(what, " is not in the mesh"));
+    return failure;
+  }
+  return std::nullopt;
 }
 
 void OutboundSession::InMesh(const config::MeshDestination& destination, const Place& asked) {
@@ -132,7 +149,7 @@ void OutboundSession::InMesh(const config::MeshDestination& destination, const P
   if (destination.endpoints.empty()) {
     places_ = asked.name.empty() ? std::vector<Place>() : std::vector<Place>{asked};
     dial_ = asked.address;
-    NeedIdentity();
+    WrapOrPass();
     return;
   }
   for (const config::EndpointSpec& endpoint : destination.endpoints) {
@@ -148,7 +165,63 @@ void OutboundSession::InMesh(const config::MeshDestination& destination, const P
     dial_ = places_.front().address;
     places_.clear();
   }
-  NeedIdentity();
+  WrapOrPass();
+}
+
+// A client that asks says nothing before it is answered: its own TLS is wrapped.
+void OutboundSession::WrapOrPass() {
+  const auto& rules = worker().config().application_tls;
+  const auto rule = rules.find(destination_.port());
+  if (request_ == nullptr && rule != rules.end() && rule->second == config::ApplicationTls::kPass) {
+    StartFirstBytes();
+  } else {
+    NeedIdentity();
+  }
+}
+
+// ---------------------------------------------------------------- FirstBytes
+
+// Whether it is TLS already shows in what the application says; one that waits for the server to
+// speak first says nothing, and is carried over mTLS.
+void OutboundSession::StartFirstBytes() {
+  Advance(Phase::kFirstBytes);
+  WatchDownstream();
+}
+
+void OutboundSession::OnFirstBytesKnown() {
+  if (!tls::BeginsAsTls(early_bytes())) {
+    NeedIdentity();
+    return;
+  }
+  // --outbound-default is about what is not in the mesh; this destination is.
+  if (std::optional<base::Failure> banned = RefusesPlaintext();
+      banned.has_value() && banned->reason == CloseReason::kMtlsRequired) {
+    Fail(*std::move(banned));
+    return;
+  }
+  carries_ = Carries::kUnseen;
+  places_.clear();
+  dial_ = destination_;  // the application itself, not what takes mTLS for it
+  Connect();
+}
+
+void OutboundSession::OnDownstreamReadable() {
+  if (phase() == Phase::kRequest) {
+    ReadRequest();
+    return;
+  }
+  TakeEarlyBytes();
+  if (phase() == Phase::kFirstBytes && !early_bytes().empty()) {
+    OnFirstBytesKnown();
+  }
+}
+
+void OutboundSession::OnDeadline() {
+  if (phase() == Phase::kFirstBytes) {
+    NeedIdentity();
+  } else {
+    Session::OnDeadline();
+  }
 }
 
 void OutboundSession::NeedIdentity() {
@@ -264,19 +337,12 @@ std::optional<base::Failure> OutboundSession::Judge() {
 
 // ---------------------------------------------------------------- events of the phases
 
-void OutboundSession::OnDownstreamReadable() {
-  if (phase() == Phase::kRequest) {
-    ReadRequest();
-  } else {
-    TakeEarlyBytes();
-  }
-}
-
 bool OutboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
+  NoteApplicationTls(bytes);
   if (carries_ == Carries::kUnseen) {
     carries_ = Carries::kPlain;
-    PassPlaintext(LooksLikeTls(bytes) ? PlaintextReason::kApplicationTls
-                                      : PlaintextReason::kNotInMesh);
+    PassPlaintext(tls::BeginsAsTls(bytes) ? PlaintextReason::kApplicationTls
+                                          : PlaintextReason::kNotInMesh);
   }
   return true;
 }

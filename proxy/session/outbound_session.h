@@ -22,7 +22,8 @@ namespace postern::session {
 //   Authorize -> Relay -> Close -> Record
 // The steps of a request are in outbound_request.cc. A tunnel knows its destination and whom to
 // expect there from the config. What is not of the mesh goes from Connect to Relay. The
-// application's bytes are read only once they can be passed on.
+// application's first bytes are looked at before the connection is made only where its own TLS is
+// to be passed on.
 class OutboundSession final : public Session {
  public:
   OutboundSession(WorkerContext& worker, const ListenerSpec& via,
@@ -41,8 +42,12 @@ class OutboundSession final : public Session {
   void RefuseLookup(const absl::Status& why);
   bool RefuseSelf();
   void NotInMesh();
+  std::optional<base::Failure> RefusesPlaintext() const;
   // `asked`: what its endpoints stand for where they do not say another place.
   void InMesh(const config::MeshDestination& destination, const Place& asked);
+  void WrapOrPass();
+  void StartFirstBytes();
+  void OnFirstBytesKnown();
   void NeedIdentity();
   void Connect();
   void OnConnected(std::unique_ptr<net::Stream> stream) override;
@@ -64,6 +69,7 @@ class OutboundSession final : public Session {
   bool Grant();                     // likewise
 
   void OnDownstreamReadable() override;
+  void OnDeadline() override;
   void OnUpstreamReadable() override {}
   void OnIdentity() override { NeedIdentity(); }
   bool JudgeFirstBytes(base::ByteSpan bytes) override;

@@ -42,9 +42,13 @@ constexpr PhaseTable MakeInbound() {
   t[At(Phase::kConnect)] = {Deadline::kConnect,
                             CloseReason::kConnectTimeout,
                             {Phase::kServerFirst, Phase::kRelay, Phase::kLinger, Phase::kClosed}};
-  t[At(Phase::kServerFirst)] = {Deadline::kIdle,
-                                CloseReason::kIdleTimeout,
-                                {Phase::kSniff, Phase::kRelay, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kServerFirst)] = {
+      Deadline::kIdle,
+      CloseReason::kIdleTimeout,
+      {Phase::kSniff, Phase::kServerHeld, Phase::kRelay, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kServerHeld)] = {Deadline::kHelloGrace,
+                               CloseReason::kSniffTimeout,
+                               {Phase::kSniff, Phase::kRelay, Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kRelay)] = {
       Deadline::kIdle, CloseReason::kIdleTimeout, {Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kLinger)] = {Deadline::kLinger, CloseReason::kInternal, {Phase::kClosed}};
@@ -72,6 +76,10 @@ constexpr PhaseTable MakeOutbound() {
   t[At(Phase::kClassify)] = {
       Deadline::kLookup,
       CloseReason::kLookupTimeout,
+      {Phase::kFirstBytes, Phase::kAwaitIdentity, Phase::kConnect, Phase::kLinger, Phase::kClosed}};
+  t[At(Phase::kFirstBytes)] = {
+      Deadline::kSniff,
+      CloseReason::kSniffTimeout,
       {Phase::kAwaitIdentity, Phase::kConnect, Phase::kLinger, Phase::kClosed}};
   t[At(Phase::kAwaitIdentity)] = {Deadline::kHandshake,
                                   CloseReason::kNoIdentity,
@@ -106,7 +114,8 @@ constexpr std::array<std::string_view, kPhaseCount> kTokens = {
     "identify",     "authorize",
     "server_first", "request",
     "reconnect",    "relay",
-    "linger",       "closed"};
+    "linger",       "closed",
+    "server_held"};
 
 }  // namespace
 

@@ -16,7 +16,7 @@ namespace postern::session {
 enum class Phase : uint8_t {
   kAccept,
   kOriginalDestination,
-  kFirstBytes,     // permissive inbound: the client has not spoken yet
+  kFirstBytes,     // the client has not spoken yet, and what it says decides what becomes of it
   kSniff,          // the first bytes are being judged
   kClassify,       // outbound: is the destination of the mesh?
   kAwaitIdentity,  // this proxy has no certificate yet
@@ -30,21 +30,23 @@ enum class Phase : uint8_t {
   kRelay,
   kLinger,  // an alert is on its way to a refused peer
   kClosed,
+  kServerHeld,  // permissive inbound: the server has spoken, a ClientHello may be on its way
 };
-inline constexpr size_t kPhaseCount = static_cast<size_t>(Phase::kClosed) + 1;
+inline constexpr size_t kPhaseCount = static_cast<size_t>(Phase::kServerHeld) + 1;
 
 std::string_view Token(Phase phase) noexcept;
 
 // How long a phase may last. kInstant: it ends inside the call that began it.
 enum class Deadline : uint8_t {
   kInstant,
-  kSniff,      // config.sniff_timeout
-  kLookup,     // config.lookup_timeout
-  kConnect,    // config.connect_timeout
-  kHandshake,  // config.handshake_timeout, counted from the first phase with this deadline
-  kRequest,    // config.handshake_timeout
-  kIdle,       // config.idle_timeout, counted from the last byte that moved; 0: none
-  kLinger,     // kLingerTime
+  kSniff,       // config.sniff_timeout
+  kLookup,      // config.lookup_timeout
+  kConnect,     // config.connect_timeout
+  kHandshake,   // config.handshake_timeout, counted from the first phase with this deadline
+  kRequest,     // config.handshake_timeout
+  kIdle,        // config.idle_timeout, counted from the last byte that moved; 0: none
+  kLinger,      // kLingerTime
+  kHelloGrace,  // kHelloGrace, counted from the accept
 };
 
 // One row of a direction's table. A phase that a direction does not have is absent.

@@ -33,23 +33,6 @@ constexpr size_t At(Enum value) {
   return static_cast<size_t>(value);
 }
 
-std::optional<telemetry::TicketRefusal> RefusalOf(tls::TicketUse use) {
-  switch (use) {
-    case tls::TicketUse::kNone:
-    case tls::TicketUse::kResumed:
-      return std::nullopt;
-    case tls::TicketUse::kUnknownKey:
-      return telemetry::TicketRefusal::kUnknownKey;
-    case tls::TicketUse::kChanged:
-      return telemetry::TicketRefusal::kChanged;
-    case tls::TicketUse::kExpired:
-      return telemetry::TicketRefusal::kExpired;
-    case tls::TicketUse::kMalformed:
-      return telemetry::TicketRefusal::kMalformed;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Session::Session(WorkerContext& worker, const ListenerSpec& via, const net::SocketAddress& peer)
@@ -127,6 +110,12 @@ void Session::ArmDeadline(Deadline deadline) {
     case Deadline::kLinger:
       timer_.Start(kLingerTime);
       return;
+    case Deadline::kHelloGrace: {
+      const auto passed =
+          std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - began_);
+      timer_.Start(std::max(kHelloGrace - passed, milliseconds(0)));
+      return;
+    }
   }
 }
 
@@ -219,19 +208,6 @@ void Session::HandshakeStep(const TransportResult& result) {
   CountHandshake(mesh.ticket_use());
   Advance(Phase::kIdentify);
   OnHandshakeDone();
-}
-
-void Session::CountHandshake(tls::TicketUse ticket) {
-  const auto took = std::chrono::steady_clock::now() - handshake_began_;
-  const size_t direction = At(via_.direction);
-  telemetry::WorkerMetrics& metrics = worker_.metrics;
-  metrics.handshakes[direction].Add(1);
-  metrics.handshake_seconds[direction].Observe(took);
-  if (ticket == tls::TicketUse::kResumed) {
-    metrics.resumed[direction].Add(1);
-  } else if (const auto refusal = RefusalOf(ticket); refusal.has_value()) {
-    metrics.tickets_refused[At(*refusal)].Add(1);
-  }
 }
 
 void Session::Secure(telemetry::Security security) {
@@ -469,6 +445,11 @@ telemetry::AccessRecord Session::MakeRecord(const base::Failure& end) const {
     record.bytes_from_upstream = relay_->bytes_from(Side::kUpstream);
   }
   record.policy_rule = policy_rule_;
+  if (notes_ != nullptr) {
+    record.policy_audit = notes_->audit;
+    record.application_sni = notes_->application_sni;
+    record.application_alpn = notes_->application_alpn;
+  }
   record.end = end;
   return record;
 }

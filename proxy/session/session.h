@@ -25,11 +25,16 @@
 #include "proxy/session/worker.h"
 #include "proxy/session/worker_context.h"
 #include "proxy/telemetry/access_record.h"
+#include "proxy/tls/client_hello.h"
 
 namespace postern::session {
 
 // Nothing that was sent was acknowledged for so long: the peer is dead.
 inline constexpr std::chrono::seconds kPeerDeadAfter{60};
+// How long what a server says first is kept back on a port that members of the mesh use as well,
+// counted from the accept: their ClientHello follows TCP's handshake at once, so that this is time
+// for a busy peer, not for the network.
+inline constexpr std::chrono::milliseconds kHelloGrace{20};
 // How long a refused peer may take to read its alert and close.
 inline constexpr std::chrono::milliseconds kLingerTime{1000};
 
@@ -107,6 +112,12 @@ class Session : private Transport::Handler, private Relay::Owner {
   void Secure(telemetry::Security security);
   void PassPlaintext(telemetry::PlaintextReason reason);
 
+  // What policy in audit mode would have refused the connection by; counted the first time.
+  void NoteAudit(const std::string& rule);
+  // What the application's own TLS asks for, if these first bytes begin with its ClientHello.
+  void NoteApplicationTls(base::ByteSpan first_bytes);
+  void NoteApplicationTls(const tls::ClientHello& hello);
+
   void Finish();  // a proper end: recorded as ok, closed
   // The one error exit. `alert`: the TLS alert for a peer that has finished its handshake; -1 none.
   void Fail(base::Failure failure, int alert = -1);
@@ -126,12 +137,14 @@ class Session : private Transport::Handler, private Relay::Owner {
   const net::SocketAddress& peer_address() const { return peer_address_; }
   const net::SocketAddress& upstream_address() const { return upstream_address_; }
   telemetry::Security security() const { return security_; }
+  std::chrono::steady_clock::time_point began() const { return began_; }
+  base::ByteSpan early_bytes() const { return early_; }
 
   std::unique_ptr<Transport> downstream_;  // who connected
   std::unique_ptr<Transport> upstream_;    // who is dialled
   net::SocketAddress destination_;         // what was asked for; a tunnel's target when it is fixed
   std::string policy_rule_;
-  std::string sni_;
+  std::string sni_;  // of the mesh's own ClientHello, or of one that was passed on
 
  private:
   void OnTransportReadable(Transport& transport) noexcept final;
@@ -182,6 +195,13 @@ class Session : private Transport::Handler, private Relay::Owner {
     bool past = false;      // the connection counts as one that has outlived it
   };
 
+  // For the record of few connections.
+  struct Notes {
+    std::string audit;
+    std::string application_sni, application_alpn;
+  };
+  Notes& notes();
+
   WorkerContext& worker_;
   const ListenerSpec& via_;
   const uint64_t id_;
@@ -197,6 +217,7 @@ class Session : private Transport::Handler, private Relay::Owner {
   std::unique_ptr<Route> route_;  // null: there is no choice
   std::optional<Relay> relay_;
   std::vector<uint8_t> early_;  // from the downstream, for the relay
+  std::unique_ptr<Notes> notes_;
   PeerWatch peer_watch_;
   uint32_t discarded_ = 0;
   uint8_t lingering_ = 0;  // transports that are waited for

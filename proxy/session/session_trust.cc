@@ -11,7 +11,8 @@ using base::CloseReason;
 }  // namespace
 
 void Session::Recheck() {
-  if (phase_ != Phase::kConnect && phase_ != Phase::kServerFirst && phase_ != Phase::kRelay) {
+  if (phase_ != Phase::kConnect && phase_ != Phase::kServerFirst && phase_ != Phase::kServerHeld &&
+      phase_ != Phase::kRelay) {
     return;  // not judged yet
   }
   std::optional<base::Failure> lost = Judge();

@@ -23,6 +23,7 @@
 #include "proxy/net/stream.h"
 #include "proxy/policy/policy_set.h"
 #include "proxy/session/handed_over.h"
+#include "proxy/session/port_memory.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/worker_metrics.h"
 
@@ -48,6 +49,8 @@ struct WorkerShared {
       original_destination = &intercept::OriginalDestination;
   // The proxy's own probes of its interception rules; null: there are none.
   intercept::ProbeSlot* probe = nullptr;
+  // What was learned of the application's ports.
+  std::shared_ptr<PortMemory> ports = std::make_shared<PortMemory>();
   // Ports that the first worker picked and sockets that it opened, for the others to share.
   std::shared_ptr<ListenerShare> listener_share = NewListenerShare();
   // What one source may have, counted over all workers. Null: sources are not counted.

@@ -329,9 +329,12 @@ std::string AccessLog::ToJson(const AccessRecord& record) {
     json.TextIfAny("local_id", record.local_id);
     json.TextIfAny("peer_id", record.peer_id);
     AppendTls(record, json);
+    json.TextIfAny("application_sni", record.application_sni);
+    json.TextIfAny("application_alpn", record.application_alpn);
     json.Unsigned("bytes_from_downstream", record.bytes_from_downstream);
     json.Unsigned("bytes_from_upstream", record.bytes_from_upstream);
     json.TextIfAny("policy_rule", record.policy_rule);
+    json.TextIfAny("policy_audit", record.policy_audit);
     AppendEnd(record.end, json);
   }
   return out;

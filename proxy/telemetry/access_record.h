@@ -31,6 +31,10 @@ struct AccessRecord {
   uint64_t bytes_from_downstream = 0;
   uint64_t bytes_from_upstream = 0;
   std::string policy_rule;
+  std::string policy_audit;  // what in audit mode would have refused it; empty: nothing
+  // What the ClientHello of the application's own TLS asks for; empty where there is none. ALPN as
+  // it was offered, separated by commas.
+  std::string application_sni, application_alpn;
   base::Failure end;  // reason kOk when all went well
 };
 

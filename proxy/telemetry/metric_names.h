@@ -110,7 +110,11 @@ enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
   X(kEndpointFailures, "postern_endpoint_failures_total", kCounter, "",                            \
     "Failed connects and handshakes to endpoints that there is a choice of.")                      \
   X(kEndpointsFailing, "postern_endpoints_failing", kGauge, "",                                    \
-    "Endpoints, summed over the workers, whose last connect or handshake failed.")
+    "Endpoints, summed over the workers, whose last connect or handshake failed.")                 \
+  X(kPolicyAuditDenied, "postern_policy_audit_denied_total", kCounter, "direction",                \
+    "Connections that were let in although policy in audit mode would have refused them.")         \
+  X(kSniffSeconds, "postern_sniff_seconds", kHistogram, "",                                        \
+    "On permissive ports, time from the accept until it was known what the connection is.")
 
 enum class Metric : uint8_t {
 #define X(enumerator, name, kind, labels, help) enumerator,

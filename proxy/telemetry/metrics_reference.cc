@@ -67,8 +67,9 @@ std::string MetricsReference() {
     base::StrAppend(out, "| `", metric.name, "` | ", KindName(metric.kind), " | ", labels, " | ",
                     metric.help, " |\n");
   }
-  base::StrAppend(out, "\n", LabelTable(), "\nBuckets of `postern_tls_handshake_seconds`: ",
-                  absl::StrJoin(DurationHistogram::kBounds, ", "), " seconds.\n");
+  base::StrAppend(out, "\n", LabelTable(),
+                  "\nBuckets of the histograms: ", absl::StrJoin(DurationHistogram::kBounds, ", "),
+                  " seconds.\n");
   return out;
 }
 

@@ -174,18 +174,23 @@ void AddConnections(const Workers& workers, Direction direction, Exposition& out
   out.Add(Metric::kPolicyDenied, {way},
           Sum(
               workers, [&](const WorkerMetrics& w) -> auto& { return w.denied[d]; }));
+  out.Add(Metric::kPolicyAuditDenied, {way},
+          Sum(
+              workers, [&](const WorkerMetrics& w) -> auto& { return w.audited[d]; }));
 }
 
-ClientMetric::Histogram HandshakeTimes(const Workers& workers, size_t direction) {
+// One histogram, which `select` finds in a worker's numbers, over all workers.
+template <typename Select>
+ClientMetric::Histogram Times(const Workers& workers, Select select) {
   ClientMetric::Histogram histogram;
   uint64_t nanoseconds = 0;
   for (const WorkerMetrics* worker : workers) {
-    nanoseconds += worker->handshake_seconds[direction].sum_nanoseconds();
+    nanoseconds += select(*worker).sum_nanoseconds();
   }
   uint64_t count = 0;
   for (size_t i = 0; i <= DurationHistogram::kBounds.size(); ++i) {
     for (const WorkerMetrics* worker : workers) {
-      count += worker->handshake_seconds[direction].bucket(i);
+      count += select(*worker).bucket(i);
     }
     const double bound = i < DurationHistogram::kBounds.size()
                              ? DurationHistogram::kBounds[i]
@@ -215,7 +220,10 @@ void AddHandshakes(const Workers& workers, Direction direction, Exposition& out)
       out.Add(Metric::kHandshakeFailures, {way, Token(reason)}, failures);
     }
   }
-  out.AddHistogram(Metric::kHandshakeSeconds, {way}, HandshakeTimes(workers, d));
+  out.AddHistogram(
+      Metric::kHandshakeSeconds, {way},
+      Times(
+          workers, [&](const WorkerMetrics& w) -> auto& { return w.handshake_seconds[d]; }));
 }
 
 void AddReauthentications(const Workers& workers, Exposition& out) {
@@ -283,6 +291,9 @@ void AddWorkers(const Workers& workers, Exposition& out) {
   }
   AddReauthentications(workers, out);
   AddDestinations(workers, out);
+  out.AddHistogram(Metric::kSniffSeconds, {},
+                   Times(
+                       workers, [](const WorkerMetrics& w) -> auto& { return w.sniff_seconds; }));
   out.Add(Metric::kAcceptErrors, {},
           Sum(
               workers, [](const WorkerMetrics& w) -> auto& { return w.accept_errors; }));

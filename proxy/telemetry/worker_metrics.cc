@@ -49,6 +49,12 @@ std::string_view Token(PlaintextReason reason) noexcept {
       return "application_tls";
     case PlaintextReason::kServerFirst:
       return "server_first";
+    case PlaintextReason::kOpaque:
+      return "opaque";
+    case PlaintextReason::kSkipped:
+      return "skipped";
+    case PlaintextReason::kProbe:
+      return "probe";
   }
   return "unknown";
 }

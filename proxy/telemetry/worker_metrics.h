@@ -30,8 +30,11 @@ enum class PlaintextReason : uint8_t {
   kDisabled,        // inbound: the port's mode is disabled
   kApplicationTls,  // the application's own TLS on a permissive port or outbound
   kServerFirst,     // permissive: the client was silent, the server was let speak
+  kOpaque,          // inbound: the port is declared opaque
+  kSkipped,         // inbound: the port is declared skipped
+  kProbe,           // inbound: a ProbeExemption names the client and the port
 };
-inline constexpr size_t kPlaintextReasonCount = 5;
+inline constexpr size_t kPlaintextReasonCount = 8;
 std::string_view Token(PlaintextReason reason) noexcept;
 
 // Why a session ticket that a client offered was not taken; a full handshake followed.
@@ -114,7 +117,9 @@ struct WorkerMetrics {
   std::array<Counters<base::kCloseReasonCount>, base::kDirectionCount> handshake_failures;
   std::array<DurationHistogram, base::kDirectionCount> handshake_seconds;
   Counters<kPlaintextReasonCount> plaintext;
-  Counters<base::kDirectionCount> denied;  // by policy
+  Counters<base::kDirectionCount> denied;   // by policy
+  Counters<base::kDirectionCount> audited;  // let in, though policy in audit mode would not
+  DurationHistogram sniff_seconds;          // permissive ports: until it was known what comes
   Counters<kReauthResultCount> reauthentications;
   Counters<base::kDirectionCount> past_expiry_began;  // connections that outlive their peer's
   Counters<base::kDirectionCount> past_expiry_ended;  // certificate: the difference is how many

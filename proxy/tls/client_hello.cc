@@ -12,7 +12,6 @@
 namespace postern::tls {
 namespace {
 
-constexpr uint8_t kHandshakeRecord = 22;
 constexpr uint8_t kMajorVersion = 3;
 constexpr size_t kRecordHeader = 5;
 constexpr size_t kMaxFragment = 1U << 14U;

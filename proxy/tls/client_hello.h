@@ -10,6 +10,7 @@
 namespace postern::tls {
 
 inline constexpr size_t kMaxClientHelloBytes = 64U << 10U;
+inline constexpr uint8_t kHandshakeRecord = 0x16;  // the first byte of a ClientHello
 
 enum class SniffVerdict : uint8_t {
   kNeedMore,     // could still be a ClientHello
@@ -34,6 +35,12 @@ struct SniffResult {
 // hello may be spread over several records and any number of segments). Pure; call again with all
 // the bytes when more have come. GREASE values are passed over.
 SniffResult SniffClientHello(base::ByteSpan bytes);
+
+// Whether these first bytes begin as a ClientHello does, however few have come: RFC 8446 section
+// 5.1, a record of type handshake and its legacy version.
+inline bool BeginsAsTls(base::ByteSpan bytes) {
+  return bytes.size() >= 2 && bytes[0] == kHandshakeRecord && bytes[1] == 0x03;
+}
 
 // Whether the hello offers the mesh's ALPN protocol.
 bool IsMeshHello(const ClientHello& hello);

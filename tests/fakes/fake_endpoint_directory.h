@@ -35,6 +35,15 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
     const std::lock_guard<std::mutex> lock(mutex_);
     names_.insert_or_assign(name, std::move(destination));
   }
+  void RemoveMember(const base::IpAddress& ip) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    members_.erase(ip);
+  }
+  // Whether `ip` is a member is being asked, until AddMember answers.
+  void AskAbout(const base::IpAddress& ip) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    asked_.insert(ip);
+  }
   // Answers asynchronously, on the loop, instead of inside Lookup.
   void AnswerLater() {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -76,6 +85,11 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
     return members_.contains(ip);
   }
 
+  bool AwaitsAnswer(const base::IpAddress& ip) const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return asked_.contains(ip) && !members_.contains(ip);
+  }
+
  private:
   struct Pending final : Query {
     std::shared_ptr<bool> alive;
@@ -85,6 +99,7 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   absl::flat_hash_map<std::string, config::MeshDestination> names_;
   std::set<net::SocketAddress> held_;
   std::set<base::IpAddress> members_;
+  std::set<base::IpAddress> asked_;
   bool later_ = false;
 };
 

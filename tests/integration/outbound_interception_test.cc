@@ -3,12 +3,9 @@
 // what is not is passed or refused, and what is uncertain is never plaintext.
 #include <gtest/gtest.h>
 
-#include <mutex>
 #include <string>
 
-#include "tests/fakes/fake_endpoint_directory.h"
-#include "tests/testing/proxy_fixture.h"
-#include "tests/testing/raw_tls.h"
+#include "tests/integration/outbound_fixture.h"
 
 namespace postern::testing {
 namespace {
@@ -17,46 +14,6 @@ using base::CloseReason;
 using std::chrono::milliseconds;
 using telemetry::PlaintextReason;
 using telemetry::Security;
-
-net::SocketAddress Loopback(uint16_t port) {
-  return {base::IpAddress::Parse("127.0.0.1").value(), port};
-}
-
-config::MeshDestination Expecting(std::string_view id) {
-  config::MeshDestination destination;
-  destination.expected.push_back(x509::SpiffeIdPattern::Parse(id).value());
-  return destination;
-}
-
-class OutboundInterceptionTest : public ::testing::Test {
- protected:
-  OutboundInterceptionTest()
-      : db_(ca_.Mint(kDb)), app_(&Echo), destination_(Loopback(app_.port())) {
-    proxy_.config.intercept = config::InterceptMode::kRedirect;
-    proxy_.config.inbound_port = 0;
-    proxy_.config.outbound_port = 0;
-    proxy_.shared.endpoints = &directory_;
-    proxy_.shared.original_destination = [this](const net::Stream&,
-                                                bool) -> absl::StatusOr<net::SocketAddress> {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      return destination_;
-    };
-  }
-  ~OutboundInterceptionTest() override { proxy_.Stop(); }
-  void Start() {
-    proxy_.Start();
-    proxy_.PublishIdentity(ca_, kWeb);
-  }
-  Socket Connect() { return Socket::Connect("127.0.0.1", proxy_.PortOf("outbound")); }
-
-  TestCa ca_;
-  const Minted db_;
-  fakes::FakeEndpointDirectory directory_;
-  Server app_;
-  std::mutex mutex_;
-  net::SocketAddress destination_;  // guarded by mutex_ once the proxy runs
-  TestProxy proxy_;
-};
 
 TEST_F(OutboundInterceptionTest, PassesWhatIsNotOfTheMesh) {
   Start();

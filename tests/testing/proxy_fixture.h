@@ -80,6 +80,10 @@ class TestProxy {
   uint64_t generation_ = 0;
 };
 
+inline net::SocketAddress Loopback(uint16_t port) {
+  return {base::IpAddress::Parse("127.0.0.1").value(), port};
+}
+
 inline constexpr std::string_view kWeb = "spiffe://example.org/web";
 inline constexpr std::string_view kDb = "spiffe://example.org/db";
 

@@ -105,4 +105,21 @@ void RawTls::CloseNotify() {
   ERR_clear_error();
 }
 
+std::string ClientHelloBytes(const std::string& sni, const std::string& alpn) {
+  const x509::SslCtxPtr ctx(SSL_CTX_new(TLS_client_method()));
+  const x509::SslPtr ssl(SSL_new(ctx.get()));
+  SSL_set_tlsext_host_name(ssl.get(), sni.c_str());
+  std::string wire(1, static_cast<char>(alpn.size()));
+  wire += alpn;
+  SSL_set_alpn_protos(ssl.get(), reinterpret_cast<const unsigned char*>(wire.data()),
+                      static_cast<unsigned>(wire.size()));
+  BIO* const out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl.get(), BIO_new(BIO_s_mem()), out);  // which owns both
+  SSL_connect(ssl.get());                             // stops where it waits for the server
+  ERR_clear_error();
+  char* bytes = nullptr;
+  const long size = BIO_get_mem_data(out, &bytes);
+  return {bytes, static_cast<size_t>(size)};
+}
+
 }  // namespace postern::testing

@@ -52,4 +52,7 @@ class RawTls {
   bool ok_ = false;
 };
 
+// The ClientHello of a client that asks for this name and offers this protocol.
+std::string ClientHelloBytes(const std::string& sni, const std::string& alpn);
+
 }  // namespace postern::testing

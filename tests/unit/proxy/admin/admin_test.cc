@@ -45,6 +45,13 @@ class AdminTest : public ::testing::Test {
       return level == "debug" ? absl::OkStatus() : absl::InvalidArgumentError("no such level");
     };
     verbs_.renew = [this] { return renewed_; };
+    pages_.seen = [] { return std::string("{\"destinations\":[]}"); };
+    verbs_.forget_seen = [this](std::string_view destination) {
+      forgotten_ = destination;
+      return destination == "192.0.2.7:80" ? absl::OkStatus()
+             : destination == "x"          ? absl::InvalidArgumentError("no destination")
+                                           : absl::NotFoundError("was not seen");
+    };
     char name[] = "/tmp/postern-admin-XXXXXX";
     directory_ = mkdtemp(name);
     path_ = directory_ + "/admin.sock";
@@ -103,7 +110,7 @@ class AdminTest : public ::testing::Test {
   std::atomic<int> drains_ = 0;
   std::atomic<int> shutdowns_ = 0;
   absl::Status renewed_;
-  std::string level_, directory_, path_;
+  std::string level_, forgotten_, directory_, path_;
 };
 
 TEST_F(AdminTest, OperatorsReadEveryPage) {
@@ -231,6 +238,21 @@ TEST_F(AdminTest, AStaleSocketFileIsReplacedAnotherFileIsNot) {
   close(creat(plain.c_str(), 0600));
   EXPECT_FALSE(ControlSocket::Start(plain, pages_, verbs_).ok());
   EXPECT_EQ(access(plain.c_str(), F_OK), 0);
+}
+
+TEST_F(AdminTest, AnOperatorLetsADestinationLeaveTheMeshOverTheSocketAlone) {
+  auto socket = ControlSocket::Start(path_, pages_, verbs_);
+  ASSERT_TRUE(socket.ok()) << socket.status();
+  EXPECT_THAT(OverUnix(Get("/seen")), HasSubstr("destinations"));
+  const auto forget = [this](std::string_view query) {
+    return OverUnix(base::StrCat("POST /seen/forget", query, " HTTP/1.1\r\nHost: x\r\n\r\n"));
+  };
+  EXPECT_THAT(forget("?destination=192.0.2.7:80"), StartsWith("HTTP/1.1 200"));
+  EXPECT_EQ(forgotten_, "192.0.2.7:80");
+  EXPECT_THAT(forget("?destination=192.0.2.7:81"), StartsWith("HTTP/1.1 404"));
+  EXPECT_THAT(forget("?destination=x"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(forget(""), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(OverUnix(Get("/seen/forget?destination=192.0.2.7:80")), StartsWith("HTTP/1.1 405"));
 }
 
 }  // namespace

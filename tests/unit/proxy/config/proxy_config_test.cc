@@ -231,6 +231,19 @@ TEST_F(ProxyConfigTest, ReadsEveryKnobFromTheCommandLine) {
   EXPECT_EQ(config.log_format, base::LogFormat::kJson);
 }
 
+TEST_F(ProxyConfigTest, ReadsWhatIsSaidOfPortsAndDestinations) {
+  const ProxyConfig config =
+      MustParse(Plus(kGood, {"--port-mode", "25=opaque", "--port-mode", "22=skip", "--require-mtls",
+                             "10.0.0.0/8", "--require-mtls", "all", "--application-tls",
+                             "5432=pass", "--application-tls", "5433=wrap"}));
+  EXPECT_EQ(config.port_modes.at(25), PeerMode::kOpaque);
+  EXPECT_EQ(config.port_modes.at(22), PeerMode::kSkip);
+  EXPECT_TRUE(config.require_mtls.Covers(base::IpAddress::Parse("192.0.2.1").value()));
+  EXPECT_EQ(config.application_tls.at(5432), ApplicationTls::kPass);
+  EXPECT_EQ(config.application_tls.at(5433), ApplicationTls::kWrap);
+  EXPECT_EQ(MustParse(kGood).sniff_timeout, milliseconds(50));
+}
+
 TEST_F(ProxyConfigTest, ReadsADashAsStandardOutput) {
   EXPECT_EQ(MustParse(Plus(kGood, {"--access-log", "off"})).access_log, "");
   EXPECT_EQ(MustParse(Plus(kGood, {"--access-log", ""})).access_log, "");
@@ -337,6 +350,10 @@ TEST_F(ProxyConfigTest, RefusesValuesWithFlagAndMend) {
       {{"--port-mode", "3306"}, "--port-mode: '3306' is no PORT=MODE"},
       {{"--port-mode", "0=strict"}, "--port-mode: "},
       {{"--port-mode", "1=strict", "--port-mode", "1=disabled"}, "has a mode already"},
+      {{"--peer-mode", "opaque"}, "--peer-mode: 'opaque' is said of single ports"},
+      {{"--require-mtls", "db.example"}, "--require-mtls: 'db.example' is neither 'all' nor"},
+      {{"--application-tls", "5432"}, "--application-tls: '5432' is no PORT=wrap or PORT=pass"},
+      {{"--application-tls", "5432=keep"}, "'keep' is not one of: wrap, pass"},
       {{"--outbound-default", "allow"}, "--outbound-default: "},
       {{"--log-level", "verbose"}, "--log-level: "},
       {{"--log-format", "xml"}, "--log-format: "},

@@ -300,5 +300,55 @@ TEST_F(EndpointCacheTest, AnswersWorkersOnTheirOwnLoops) {
   }
 }
 
+TEST_F(EndpointCacheTest, SaysWhetherItIsStillAskingAboutAClient) {
+  Connect();
+  const auto client = base::IpAddress::Parse("198.18.0.9").value();
+  EXPECT_FALSE(cache_.AwaitsAnswer(client)) << "nobody has asked";
+  EXPECT_FALSE(cache_.IsMeshMember(client));
+  EXPECT_TRUE(cache_.AwaitsAnswer(client));
+  RunPosted();
+  cache_.OnAnswer({client, 0}, Plain(), "");
+  EXPECT_FALSE(cache_.AwaitsAnswer(client)) << "it is none of the mesh";
+}
+
+constexpr char kStatic[] =
+    "apiVersion: postern.dev/v1\nkind: Destination\nmetadata: {name: db}\n"
+    "spec: {addresses: [192.0.2.0/24], spiffeIds: ['spiffe://td/db']}\n";
+
+// With an issuer and without one.
+TEST_F(EndpointCacheTest, AStaticDestinationThatWasAskedForDoesNotFallBackWhenItIsTakenOut) {
+  const auto destinations = std::make_shared<const config::DestinationSet>(
+      config::DestinationSet::FromYaml(kStatic, "d.yaml").value());
+  cache_.SetStatic(destinations);
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value() && answer_->ok() && answer_->value().has_value());
+  RunPosted();
+  EXPECT_TRUE(seen_.Contains(Key("192.0.2.7:80")));
+  cache_.SetStatic(nullptr);
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer_->status())) << answer_->status();
+  Look("192.0.2.8:80");
+  EXPECT_TRUE(answer_->ok()) << "it was never asked for";
+  Connect();
+  Learn("192.0.2.7:80", Plain());
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer_->status())) << answer_->status();
+  ASSERT_TRUE(seen_.Forget(Key("192.0.2.7:80")).ok());
+  cache_.ReviewSeen();
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(answer_->ok()) << answer_->status();
+}
+
+// What a former process has seen counts from the start.
+TEST_F(EndpointCacheTest, TheListOfAFormerProcessCountsWithoutAnIssuerToo) {
+  seen_.Add(Key("192.0.2.7:80"));
+  cache_.ReviewSeen();
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer_->status())) << answer_->status();
+}
+
 }  // namespace
 }  // namespace postern::identity

@@ -256,10 +256,14 @@ TEST_F(FileSourceTest, ReadsItsDestinationsAgain) {
                       "metadata: {name: db}\nspec: {addresses: [" +
                           address + "], spiffeIds: ['spiffe://example.org/db']}\n");
   };
+  bool refused = false;
   const auto known = [&](const std::string& address) {
     bool found = false;
     manager_->directory().Lookup(*loop_, net::SocketAddress::Parse(address).value(),
-                                 [&](const auto& answer) { found = answer->has_value(); });
+                                 [&](const auto& answer) {
+                                   found = answer.ok() && answer->has_value();
+                                   refused = absl::IsFailedPrecondition(answer.status());
+                                 });
     return found;
   };
   Write(ca_.Issue(kWeb), ca_);
@@ -270,6 +274,15 @@ TEST_F(FileSourceTest, ReadsItsDestinationsAgain) {
   destinations("192.0.2.8");
   EXPECT_TRUE(RunUntil(*loop_, [&] { return known("192.0.2.8:80"); }));
   EXPECT_FALSE(known("192.0.2.7:80"));
+  EXPECT_TRUE(refused) << "once in the mesh, it does not fall back to plaintext";
+  EXPECT_FALSE(known("192.0.2.7:81"));
+  EXPECT_FALSE(refused) << "which was never asked for";
+  EXPECT_EQ(manager_->SeenInMesh(), (std::vector<std::string>{"192.0.2.7:80", "192.0.2.8:80"}));
+  EXPECT_TRUE(absl::IsInvalidArgument(manager_->ForgetSeen("192.0.2.7")));
+  EXPECT_TRUE(absl::IsNotFound(manager_->ForgetSeen("192.0.2.7:81")));
+  EXPECT_TRUE(manager_->ForgetSeen("192.0.2.7:80").ok()) << "an operator's word";
+  EXPECT_FALSE(known("192.0.2.7:80"));
+  EXPECT_FALSE(refused);
   destinations("not an address");
   manager_->Reload();
   EXPECT_TRUE(known("192.0.2.8:80"));

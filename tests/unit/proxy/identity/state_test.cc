@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <optional>
+#include <vector>
 
 #include "common/base/file.h"
 #include "common/x509/certificate.h"
@@ -171,6 +172,39 @@ TEST(SeenListTest, ForgetsWhatAnOperatorTookOut) {
   EXPECT_FALSE(list.Contains(Key("192.0.2.1", 80)));
   EXPECT_TRUE(list.Contains(Key("192.0.2.2", 80)));
   EXPECT_TRUE(list.Contains(Key("192.0.2.3", 80)));
+}
+
+TEST(SeenListTest, ForgetsOneOrAllOnAnOperatorsWordHereAndInTheFile) {
+  const testing::TempDir dir;
+  SeenList list(dir.Path("seen"));
+  for (const uint16_t port : std::vector<uint16_t>{80, 81, 82}) {
+    list.Add(Key("192.0.2.7", port));
+  }
+  ASSERT_TRUE(list.Save().ok());
+  list.Add(Key("192.0.2.7", 83));  // not written yet
+  EXPECT_TRUE(absl::IsNotFound(list.Forget(Key("192.0.2.7", 79))));
+  EXPECT_TRUE(list.Forget(Key("192.0.2.7", 81)).ok());
+  EXPECT_TRUE(list.Forget(Key("192.0.2.7", 83)).ok());
+  ASSERT_TRUE(list.Save().ok());
+  SeenList again(dir.Path("seen"));
+  ASSERT_TRUE(again.Reload().ok());
+  EXPECT_EQ(again.keys(),
+            (absl::flat_hash_set<AddressKey>{Key("192.0.2.7", 80), Key("192.0.2.7", 82)}));
+  EXPECT_TRUE(again.ForgetAll().ok());
+  EXPECT_EQ(again.size(), 0U);
+  ASSERT_TRUE(list.Reload().ok());
+  EXPECT_EQ(list.size(), 0U);
+}
+
+TEST(SeenListTest, ReadsADestinationAsItWritesIt) {
+  for (const std::string_view text : {"192.0.2.7:80", "[2001:db8::7]:443"}) {
+    const auto key = SeenList::ParseKey(text);
+    ASSERT_TRUE(key.has_value()) << text;
+    EXPECT_EQ(key->ToString(), text);
+  }
+  for (const std::string_view text : {"192.0.2.7", "db:80", "192.0.2.7:http", ""}) {
+    EXPECT_FALSE(SeenList::ParseKey(text).has_value()) << text;
+  }
 }
 
 TEST(SeenListTest, PassesOverLinesThatAreNoAddress) {

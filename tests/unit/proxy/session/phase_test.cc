@@ -68,7 +68,8 @@ TEST_P(PhaseTableTest, ReachesTheRelayOnlyThroughAJudgementOrAPlaintextConnect) 
     if (table[i].Allows(Phase::kRelay)) {
       const auto from = static_cast<Phase>(i);
       EXPECT_TRUE(from == Phase::kAuthorize || from == Phase::kConnect ||
-                  from == Phase::kServerFirst || from == Phase::kSniff)
+                  from == Phase::kServerFirst || from == Phase::kServerHeld ||
+                  from == Phase::kSniff)
           << Token(from);
     }
   }

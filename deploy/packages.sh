@@ -25,6 +25,7 @@ postern_packages_test=(
   softhsm2 "pkcs11-provider|libengine-pkcs11-openssl"
   e2fsprogs # a disk that becomes read-only
   systemd valgrind libbenchmark-dev # tests that would be skipped: units, instructions, micro-benchmarks
+  mariadb-server-core mariadb-client-core openssh-server openssh-client python3-aiosmtpd
 )
 # What tests/bench measures with, and what it compares with.
 postern_packages_bench=(

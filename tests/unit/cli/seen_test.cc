@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// `postern seen`: what a proxy answers over its unix socket becomes an exit status.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+#include "common/base/strings.h"
+#include "tests/testing/sockets.h"
+#include "tests/testing/temp_dir.h"
+
+namespace postern::cli {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int status = -1;
+  std::string err;
+};
+
+class SeenTest : public ::testing::Test {
+ protected:
+  static Outcome Forget(const std::string& socket, const std::string& destination) {
+    const std::vector<const char*> argv = {"postern",        "seen",         "forget",
+                                           "--admin-socket", socket.c_str(), destination.c_str()};
+    std::ostringstream out, err;
+    const int status = cli::Run(static_cast<int>(argv.size()), argv.data(), out, err);
+    return {status, err.str()};
+  }
+  // Asks a proxy that answers so; `request_` is what it was asked.
+  Outcome ForgetAt(int answer, const std::string& body) {
+    const std::string path = directory_.Path(base::StrCat("admin", answer, ".sock"));
+    testing::Server proxy(path, [&](testing::Socket socket) {
+      std::string head;
+      while (head.find("\r\n\r\n") == std::string::npos) {
+        const std::string more = socket.Read(4096);
+        if (more.empty()) {
+          return;
+        }
+        head += more;
+      }
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        request_ = head;
+      }
+      socket.Send(base::StrCat("HTTP/1.1 ", answer, " X\r\nContent-Length: ", body.size(),
+                               "\r\nConnection: close\r\n\r\n", body));
+    });
+    return Forget(path, "192.0.2.7:5432");
+  }
+
+  testing::TempDir directory_;
+  std::mutex mutex_;
+  std::string request_;  // guarded by mutex_ while a proxy runs
+};
+
+TEST_F(SeenTest, TellsTheProxyWhichDestinationHasLeft) {
+  const Outcome done = ForgetAt(200, "{}");
+  EXPECT_EQ(done.status, 0) << done.err;
+  EXPECT_THAT(done.err, HasSubstr("192.0.2.7:5432 has left the mesh"));
+  EXPECT_THAT(request_, StartsWith("POST /seen/forget?destination=192.0.2.7:5432 HTTP/1.1\r\n"));
+}
+
+TEST_F(SeenTest, SaysWhatTheProxyDislikes) {
+  const Outcome unknown = ForgetAt(404, "was not seen in the mesh");
+  EXPECT_EQ(unknown.status, 1);
+  EXPECT_THAT(unknown.err, HasSubstr("was not seen in the mesh"));
+  const Outcome wrong = ForgetAt(400, "write the destination as");
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("write the destination as"));
+}
+
+TEST_F(SeenTest, SaysThatNobodyAnswers) {
+  const Outcome nobody = Forget(directory_.Path("none.sock"), "all");
+  EXPECT_EQ(nobody.status, 1);
+  EXPECT_THAT(nobody.err, HasSubstr("--admin-socket"));
+  EXPECT_EQ(Forget(directory_.Path("none.sock"), "all HTTP/1.1").status, 2);
+}
+
+}  // namespace
+}  // namespace postern::cli

@@ -356,6 +356,11 @@ void ProxyProcess::Impl::WarnOfWeakSettings() const {
       config.peer_mode != config::PeerMode::kStrict) {
     spdlog::warn("--peer-mode: plaintext clients are let in on ports without a mode of their own");
   }
+  for (const auto& [port, mode] : config.port_modes) {
+    if (mode == config::PeerMode::kSkip) {
+      spdlog::warn("--port-mode {}=skip: everybody is let in there, policy is NOT asked", port);
+    }
+  }
 }
 
 void ProxyProcess::Impl::OnTick() {

@@ -76,9 +76,11 @@ void InboundSession::ReadFirstBytes() {
 }
 
 // An end where a ClientHello should be. A port check that connects and closes is no failure; a
-// permissive port passes the end on, as its server may still have something to say.
+// permissive port passes the end on, as its server may still have something to say, but not to a
+// member of the mesh: it would be said in plaintext.
 void InboundSession::EndedBeforeFirstByte() {
-  if (mode_ == PeerMode::kPermissive) {
+  const bool member = (first_bytes_.empty() || tls::BeginsAsTls(first_bytes_)) && IsMember();
+  if (mode_ == PeerMode::kPermissive && !member) {
     PassThrough(PlaintextReason::kPermissive, {});
     return;
   }
@@ -168,19 +170,26 @@ void InboundSession::OnServerSpoke() {
   }
 }
 
-// Whether a ClientHello that was sent at once may still be on its way. Where none of the mesh was
-// ever seen, and nobody is being asked about the client, there is nothing to wait for.
+// Whether a ClientHello that was sent at once may still be on its way. There is nothing to wait for
+// where none of the mesh was ever seen, when the client's address was greeted before and nobody is
+// being asked about it.
 bool InboundSession::MayBeLateMember() const {
   const bool asked = worker().shared.endpoints != nullptr && !peer_address().is_unix() &&
                      worker().shared.endpoints->AwaitsAnswer(peer_address().ip());
+  const bool is_new =
+      !peer_address().is_unix() && !worker().shared.ports->WasGreeted(peer_address().ip());
   return std::chrono::steady_clock::now() - began() < kHelloGrace &&
-         (asked || worker().shared.ports->Knows(PortMemory::Fact::kMesh, destination_.port()));
+         (asked || is_new ||
+          worker().shared.ports->Knows(PortMemory::Fact::kMesh, destination_.port()));
 }
 
 void InboundSession::LetServerSpeak() {
   if (IsMember()) {
     StartSniff();
     return;
+  }
+  if (!peer_address().is_unix()) {
+    worker().shared.ports->NoteGreeted(peer_address().ip());
   }
   CountPlaintext();
   Relay();

@@ -5,12 +5,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "absl/hash/hash.h"
+#include "common/base/ip.h"
+
 namespace postern::session {
 
-// What was learned of the workload's permissive ports, so that the next connection there need not
-// find it out by waiting. Shared by the workers, lives as long as they do; any thread. Nothing is
-// forgotten: a fact that is no longer true costs a connection of the proxy to the application that
-// is made a little earlier than it had to be.
+// What was learned of the workload's permissive ports and of their clients, so that the next
+// connection need not find it out by waiting. Shared by the workers, lives as long as they do; any
+// thread. Nothing is forgotten: a fact that is no longer true costs a connection of the proxy to
+// the application that is made a little earlier than it had to be.
 class PortMemory {
  public:
   enum class Fact : uint8_t {
@@ -26,6 +29,16 @@ class PortMemory {
       Word(fact, port).fetch_or(Bit(port), std::memory_order_relaxed);
     }
   }
+  // Whether a client from there was greeted in plaintext before. Addresses share places by their
+  // hash: a wrong yes costs a client of an unknown address the time to be late in.
+  bool WasGreeted(const base::IpAddress& ip) const {
+    const uint16_t place = PlaceOf(ip);
+    return (greeted_[place / kBitsInWord].load(std::memory_order_relaxed) & Bit(place)) != 0;
+  }
+  void NoteGreeted(const base::IpAddress& ip) {
+    const uint16_t place = PlaceOf(ip);
+    greeted_[place / kBitsInWord].fetch_or(Bit(place), std::memory_order_relaxed);
+  }
 
  private:
   static constexpr unsigned kBitsInWord = 64;
@@ -39,7 +52,12 @@ class PortMemory {
     return bits_[static_cast<size_t>(fact)][port / kBitsInWord];
   }
 
+  static uint16_t PlaceOf(const base::IpAddress& ip) {
+    return static_cast<uint16_t>(absl::Hash<base::IpAddress>()(ip));
+  }
+
   std::array<Bits, 2> bits_{};
+  Bits greeted_{};
 };
 
 }  // namespace postern::session

@@ -79,12 +79,15 @@ TEST_F(ServerFirstTest, WhatWasLearnedIsSharedByTheWorkers) {
 TEST_F(ServerFirstTest, MeshAndPlaintextClientsMixOnOnePort) {
   proxy_.config.sniff_timeout = milliseconds(500);
   Start(&GreetAndEcho, PeerMode::kPermissive);
+  // All of them have one address here: without a member before them, the first would have to be
+  // quicker than the greeting.
+  EXPECT_EQ(MeshEcho("first"), "first");
   TimeToGreeting();
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(MeshEcho("mesh"), "mesh");
     EXPECT_LT(TimeToGreeting(), milliseconds(400));
   }
-  EXPECT_EQ(proxy_.Secured(Security::kMutualTls), 10U);
+  EXPECT_EQ(proxy_.Secured(Security::kMutualTls), 11U);
   EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), 11U);
   EXPECT_EQ(proxy_.Closed(CloseReason::kLateClientHello), 0U);
 }
@@ -103,6 +106,20 @@ TEST_F(ServerFirstTest, AKnownMemberIsNeverAnsweredInPlaintext) {
   ASSERT_TRUE(peer.ok());
   EXPECT_EQ(peer.ReadExactly(kGreeting.size()), kGreeting);
   EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), 1U);
+}
+
+TEST_F(ServerFirstTest, NotEvenWhenItEndsItsSideWithoutAWord) {
+  Start(&GreetAndEcho, PeerMode::kPermissive);
+  TimeToGreeting();
+  directory_.AddMember(kHere);
+  for (const std::string& said : {std::string(), std::string("\x16\x03\x01\x02", 4)}) {
+    Socket socket = Connect();
+    socket.Send(said);
+    socket.ShutdownWrite();
+    EXPECT_EQ(socket.ReadToEnd(), "");
+  }
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kHandshakeFailed)) << proxy_.Reasons();
+  EXPECT_EQ(app_->accepted(), 1);
 }
 
 // The issuer is being asked about the address while the server greets already.
@@ -203,8 +220,8 @@ TEST_F(ServerFirstTest, ASkippedPortAsksNoPolicy) {
 
 TEST_F(ServerFirstTest, TheTimeUntilItIsKnownWhoSpeaksIsMeasured) {
   Start(&GreetAndEcho, PeerMode::kPermissive);
-  TimeToGreeting();
   MeshEcho("x");
+  TimeToGreeting();
   uint64_t observed = 0;
   const telemetry::DurationHistogram& seconds = proxy_.worker().metrics().sniff_seconds;
   for (size_t i = 0; i <= telemetry::DurationHistogram::kBounds.size(); ++i) {

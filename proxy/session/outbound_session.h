@@ -93,6 +93,6 @@ class OutboundSession final : public Session {
   ConnectOutcome outcome_;  // of a connection that is handed over
 };
 
-static_assert(sizeof(OutboundSession) <= 872);
+static_assert(sizeof(OutboundSession) <= 880);
 
 }  // namespace postern::session

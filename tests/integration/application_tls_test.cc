@@ -34,8 +34,7 @@ class ApplicationTlsTest : public OutboundInterceptionTest {
   // The mesh's end of `destination` stands somewhere else, as behind a proxy.
   void PutIntoMesh(const net::SocketAddress& destination) {
     config::MeshDestination known = Expecting(kDb);
-    known.connect_address = Loopback(mesh_.port()).ip();
-    known.connect_port = mesh_.port();
+    known.endpoints = {{Loopback(mesh_.port()).ip(), "", mesh_.port()}};
     destination_ = destination;
     directory_.Set(destination, known);
   }

@@ -85,11 +85,14 @@ frontend it
     def curl(self, space, address, port):
         """The words of the answer, and the record of the server's proxy about the connection."""
         server = self.proxy("server")
-        count = len(server.access_log())
+        before = len(server.access_log())
         words = space.run("curl", "-sS", "--fail", "--max-time", "10",
                           f"http://{url_host(address)}:{port}/").stdout.split()
-        wait_until(lambda: len(server.access_log()) > count, what="record")
-        return words, server.access_log()[-1]
+
+        def record():  # not that of a connection from before, which may come late
+            return [one for one in server.access_log()[before:]
+                    if one["downstream"].endswith(f":{words[1]}")]
+        return words, wait_until(record, what=lambda: f"a record of {words}")[-1]
 
     def assert_told(self, port):
         for family in (4, 6):

@@ -45,6 +45,7 @@ Saying SayingOf(CloseReason reason, int error) {
   switch (reason) {
     case CloseReason::kDestinationDenied:
     case CloseReason::kMeshDowngrade:
+    case CloseReason::kMtlsRequired:
     case CloseReason::kSelfLoop:
     case CloseReason::kPolicyDenied:
       return kNotAllowed;

@@ -169,6 +169,12 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
   passes_ =
       reason == PlaintextReason::kPermissive && IsExemptProbe() ? PlaintextReason::kProbe : reason;
   if (upstream_ != nullptr) {  // let in already, as a client that might wait for the server
+    // Policy may have changed while what it said was looked at, which Recheck leaves alone.
+    if (std::optional<base::Failure> lost = Judge()) {
+      lost->reason = CloseReason::kPolicyRevoked;
+      Fail(*std::move(lost));
+      return;
+    }
     CountPlaintext();
     Relay();
   } else {

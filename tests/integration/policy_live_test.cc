@@ -3,7 +3,10 @@
 // right are closed, the others are left alone. What is in audit mode closes nothing and is told of.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <future>
 #include <string>
+#include <vector>
 
 #include "common/base/strings.h"
 #include "tests/integration/inbound_fixture.h"
@@ -55,6 +58,27 @@ TEST_F(PolicyLiveTest, APortThatTurnsStrictEndsThePlaintextAndKeepsTheMesh) {
   mesh.Send("still");
   EXPECT_EQ(mesh.ReadExactly(5), "still");
   EXPECT_EQ(proxy_.Closed(), 1U) << proxy_.Reasons();
+}
+
+// What a client says is looked at before anything is judged, and policy may change meanwhile.
+TEST_F(PolicyLiveTest, WhatWasHalfSaidIsPassedOnByThePolicyOfThen) {
+  proxy_.config.sniff_timeout = std::chrono::milliseconds(10);
+  Start(&Echo, PeerMode::kPermissive);
+  Socket socket = Connect();
+  ASSERT_TRUE(Await([&] { return app_->accepted() == 1; })) << "let in while it is silent";
+  socket.Send("\x16\x03\x01");
+  const auto is_sniffed = [this] {
+    std::promise<std::string> phase;
+    proxy_.worker().ListConnections(1, [&phase](std::vector<session::ConnectionInfo> open) {
+      phase.set_value(open.empty() ? "" : open.front().phase);
+    });
+    return phase.get_future().get() == "sniff";
+  };
+  ASSERT_TRUE(Await(is_sniffed));
+  proxy_.PublishPolicy(policy::PolicySet::DenyAll());
+  socket.Send("no hello");
+  EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kPolicyRevoked)) << proxy_.Reasons();
 }
 
 TEST_F(PolicyLiveTest, APortThatTurnsPermissiveEndsNothing) {

@@ -43,6 +43,7 @@ TEST(ReplyTest, RefusesByWhatHappened) {
       {CloseReason::kLookupTimeout, 0, 6, 504},
       {CloseReason::kDestinationDenied, 0, 2, 403},
       {CloseReason::kMeshDowngrade, 0, 2, 403},
+      {CloseReason::kMtlsRequired, 0, 2, 403},
       {CloseReason::kSelfLoop, 0, 2, 403},
       {CloseReason::kIdentityMismatch, 0, 1, 502},
       {CloseReason::kHandshakeFailed, 0, 1, 502},

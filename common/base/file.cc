@@ -16,29 +16,10 @@
 #include "absl/cleanup/cleanup.h"
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 
 namespace postern::base {
 namespace {
-
-// Owns a file descriptor.
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&&) = delete;
-  ~Fd() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-
-  int get() const { return fd_; }
-  // close() may be the first to report a failed write (NFS, quotas).
-  int Close() { return close(std::exchange(fd_, -1)); }
-
- private:
-  int fd_;
-};
 
 absl::Status ErrnoError(int error, std::string_view verb, const std::string& path) {
   const std::string message =
@@ -65,7 +46,7 @@ absl::Status CheckPath(const std::string& path) {
 }
 
 struct OpenedFile {
-  Fd fd;
+  UniqueFd fd;
   struct stat facts;
 };
 
@@ -75,7 +56,7 @@ absl::StatusOr<OpenedFile> OpenRegular(const std::string& path, int extra_flags)
   }
   // O_NONBLOCK: opening a FIFO must not wait for its writer. It means nothing for a regular file.
   OpenedFile file{
-      Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | extra_flags)), {}};
+      UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | extra_flags)), {}};
   if (file.fd.get() < 0) {
     if (errno == ELOOP && (extra_flags & O_NOFOLLOW) != 0) {
       return absl::PermissionDeniedError(
@@ -183,7 +164,7 @@ std::string DirectoryOf(const std::string& path) {
 }
 
 absl::Status SyncDirectory(const std::string& path) {
-  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
   if (fd.get() < 0) {
     return ErrnoError(errno, "open", path);
   }
@@ -194,7 +175,8 @@ absl::Status SyncDirectory(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status WriteAndSync(Fd& fd, std::string_view content, mode_t mode, const std::string& path) {
+absl::Status WriteAndSync(UniqueFd& fd, std::string_view content, mode_t mode,
+                          const std::string& path) {
   if (absl::Status status = WriteAll(fd.get(), content, path); !status.ok()) {
     return status;
   }
@@ -204,7 +186,8 @@ absl::Status WriteAndSync(Fd& fd, std::string_view content, mode_t mode, const s
   if (fsync(fd.get()) != 0) {
     return ErrnoError(errno, "sync", path);
   }
-  if (fd.Close() != 0) {
+  // close() may be the first to report a failed write (NFS, quotas).
+  if (close(fd.Release()) != 0) {
     return ErrnoError(errno, "close", path);
   }
   return absl::OkStatus();
@@ -255,7 +238,7 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view conte
     return status;
   }
   std::string temporary = path + ".XXXXXX";
-  Fd fd(mkostemp(temporary.data(), O_CLOEXEC));  // 0600 until the content stands
+  UniqueFd fd(mkostemp(temporary.data(), O_CLOEXEC));  // 0600 until the content stands
   if (fd.get() < 0) {
     return ErrnoError(errno, "make a temporary file for", path);
   }
@@ -282,7 +265,7 @@ absl::Status EnsurePrivateDirectory(const std::string& path) {
     return ErrnoError(errno, "make directory", path);
   }
   // A symbolic link is followed: systemd's DynamicUser makes /var/lib/NAME one.
-  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
   struct stat facts {};
   if (fd.get() < 0 || fstat(fd.get(), &facts) != 0) {
     return ErrnoError(errno, "open directory", path);

@@ -42,9 +42,9 @@ absl::StatusOr<std::string> ReadLink(const std::string& path) {
 // Field 22 of /proc/PID/stat. The second field is the command in brackets and may itself hold
 // brackets and blanks: everything up to the last ')' is skipped.
 absl::StatusOr<uint64_t> ReadStartTime(pid_t pid) {
-  const OwnedFd fd(open(ProcPath(pid, "stat").c_str(), O_RDONLY | O_CLOEXEC));
+  const base::UniqueFd fd(open(ProcPath(pid, "stat").c_str(), O_RDONLY | O_CLOEXEC));
   std::array<char, 4096> buffer{};
-  const ssize_t size = fd.valid() ? read(fd.get(), buffer.data(), buffer.size()) : -1;
+  const ssize_t size = fd.is_open() ? read(fd.get(), buffer.data(), buffer.size()) : -1;
   if (size <= 0) {
     return absl::NotFoundError("no such process");
   }
@@ -89,19 +89,6 @@ bool IsStillThere(pid_t pid, const std::string& path) {
 
 }  // namespace
 
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  if (this != &other) {
-    OwnedFd old(std::exchange(fd_, other.release()));
-  }
-  return *this;
-}
-
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) {
-    close(fd_);
-  }
-}
-
 absl::StatusOr<UnixPeer> UnixPeer::FromSocket(int fd) {
   ucred credentials{};
   socklen_t size = sizeof(credentials);
@@ -122,7 +109,7 @@ absl::StatusOr<UnixPeer> UnixPeer::FromSocket(int fd) {
   int pidfd = -1;
   size = sizeof(pidfd);
   if (getsockopt(fd, SOL_SOCKET, kSoPeerPidfd, &pidfd, &size) == 0) {
-    peer.pidfd_ = OwnedFd(pidfd);
+    peer.pidfd_ = base::UniqueFd(pidfd);
   } else if (errno != ENOPROTOOPT) {
     return Gone();  // the kernel knows the option, and the process is gone or not visible here
   }
@@ -138,7 +125,7 @@ absl::StatusOr<UnixPeer> UnixPeer::FromSocket(int fd) {
 }
 
 bool UnixPeer::IsAlive() const {
-  if (pidfd_.valid()) {
+  if (pidfd_.is_open()) {
     // A pidfd becomes readable when its process ends; until then the PID is not given away.
     pollfd waiting{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
     if (poll(&waiting, 1, 0) != 0) {

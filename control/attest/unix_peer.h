@@ -8,30 +8,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/base/unique_fd.h"
 
 namespace postern::attest {
-
-// A file descriptor that closes itself.
-class OwnedFd {
- public:
-  OwnedFd() = default;
-  explicit OwnedFd(int fd) : fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept : fd_(other.release()) {}
-  OwnedFd& operator=(OwnedFd&& other) noexcept;
-  OwnedFd(const OwnedFd&) = delete;
-  OwnedFd& operator=(const OwnedFd&) = delete;
-  ~OwnedFd();
-  int get() const { return fd_; }
-  bool valid() const { return fd_ >= 0; }
-  int release() {
-    const int fd = fd_;
-    fd_ = -1;
-    return fd;
-  }
-
- private:
-  int fd_ = -1;
-};
 
 // The process at the other end of a connected unix socket. Make it right after accept and keep it
 // for as long as the connection lives: uid and gid are what the kernel recorded at connect; facts
@@ -62,7 +41,7 @@ class UnixPeer {
   uid_t uid_ = 0;
   gid_t gid_ = 0;
   uint64_t start_time_ = 0;  // clock ticks after boot, /proc/PID/stat field 22
-  OwnedFd pidfd_;            // not valid on kernels before 6.5
+  base::UniqueFd pidfd_;     // not valid on kernels before 6.5
 };
 
 }  // namespace postern::attest

@@ -25,8 +25,8 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 #include "common/x509/openssl_error.h"
-#include "control/federation/socket_fd.h"
 
 namespace postern::federation {
 namespace {
@@ -69,7 +69,7 @@ union Address {
   sockaddr_in6 v6;
 };
 
-absl::StatusOr<SocketFd> Bind(const std::string& host, uint16_t port) {
+absl::StatusOr<base::UniqueFd> Bind(const std::string& host, uint16_t port) {
   Address address{};
   socklen_t size = sizeof(address.v4);
   if (inet_pton(AF_INET, host.c_str(), &address.v4.sin_addr) == 1) {
@@ -82,10 +82,10 @@ absl::StatusOr<SocketFd> Bind(const std::string& host, uint16_t port) {
   } else {
     return absl::UnavailableError(base::StrCat(host, " is no address"));
   }
-  SocketFd fd(socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  base::UniqueFd fd(socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int on = 1;
   const int off = 0;
-  if (!fd.valid() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+  if (!fd.is_open() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
       (address.any.sa_family == AF_INET6 &&
        setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) != 0) ||
       bind(fd.get(), &address.any, size) != 0 || listen(fd.get(), kBacklog) != 0) {
@@ -140,7 +140,7 @@ enum class Wait : uint8_t { kRead, kWrite, kOver };
 // One client. Owned by the endpoint's thread.
 class Client {
  public:
-  Client(SocketFd fd, x509::BioPtr bio)
+  Client(base::UniqueFd fd, x509::BioPtr bio)
       : fd_(std::move(fd)),
         bio_(std::move(bio)),
         until_(Steady::now() + std::chrono::milliseconds(kEndpointDeadlineMs)) {}
@@ -230,7 +230,7 @@ class Client {
     wait_ = got < 0 && (errno == EAGAIN || errno == EINTR) ? Wait::kRead : Wait::kOver;
   }
 
-  SocketFd fd_;
+  base::UniqueFd fd_;
   x509::BioPtr bio_;
   Steady::time_point until_;
   Phase phase_ = Phase::kHandshake;
@@ -246,13 +246,13 @@ struct BundleEndpoint::Impl {
   void Serve();
   void Turn(const std::vector<pollfd>& waits);
   void AcceptAll();
-  void Add(SocketFd fd);
+  void Add(base::UniqueFd fd);
   int TimeToNextDeadline() const;
   std::string Answer(std::string_view head);
   std::vector<pollfd> Waits() const;
 
-  SocketFd listening;
-  SocketFd stop;
+  base::UniqueFd listening;
+  base::UniqueFd stop;
   uint16_t port = 0;
   std::atomic<uint64_t> served{0};
   std::thread thread;
@@ -289,7 +289,7 @@ std::string BundleEndpoint::Impl::Answer(std::string_view head) {
   return Reply("200 OK", "application/json", *present);
 }
 
-void BundleEndpoint::Impl::Add(SocketFd fd) {
+void BundleEndpoint::Impl::Add(base::UniqueFd fd) {
   x509::BioPtr bio;
   {
     const std::lock_guard<std::mutex> lock(mutex);
@@ -305,8 +305,8 @@ void BundleEndpoint::Impl::Add(SocketFd fd) {
 
 void BundleEndpoint::Impl::AcceptAll() {
   while (clients.size() < kMaxEndpointConnections) {
-    SocketFd fd(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (fd.valid()) {
+    base::UniqueFd fd(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (fd.is_open()) {
       Add(std::move(fd));
       continue;
     }
@@ -378,15 +378,15 @@ void BundleEndpoint::Impl::Serve() {
 
 absl::StatusOr<std::unique_ptr<BundleEndpoint>> BundleEndpoint::Listen(const std::string& host,
                                                                        uint16_t port) {
-  absl::StatusOr<SocketFd> fd = Bind(host, port);
+  absl::StatusOr<base::UniqueFd> fd = Bind(host, port);
   if (!fd.ok()) {
     return fd.status();
   }
   const absl::StatusOr<uint16_t> bound = PortOf(fd->get());
   auto impl = std::make_unique<Impl>();
   impl->listening = *std::move(fd);
-  impl->stop = SocketFd(eventfd(0, EFD_CLOEXEC));
-  if (!bound.ok() || !impl->stop.valid()) {
+  impl->stop = base::UniqueFd(eventfd(0, EFD_CLOEXEC));
+  if (!bound.ok() || !impl->stop.is_open()) {
     return bound.ok() ? absl::UnavailableError(std::strerror(errno)) : bound.status();
   }
   impl->port = *bound;

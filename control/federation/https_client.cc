@@ -24,12 +24,12 @@
 #include "common/base/bytes.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/openssl_error.h"
 #include "common/x509/openssl_ptr.h"
 #include "control/federation/http_response.h"
-#include "control/federation/socket_fd.h"
 
 namespace postern::federation {
 namespace {
@@ -168,9 +168,9 @@ absl::Status NameServer(SSL* ssl, const std::string& host, bool check) {
   return named && checked ? absl::OkStatus() : x509::OpensslFailure("the server's name");
 }
 
-absl::StatusOr<SocketFd> ConnectTo(const addrinfo& address, const Patience& patience) {
-  SocketFd fd(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd.valid()) {
+absl::StatusOr<base::UniqueFd> ConnectTo(const addrinfo& address, const Patience& patience) {
+  base::UniqueFd fd(socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.is_open()) {
     return absl::UnavailableError(std::strerror(errno));
   }
   if (connect(fd.get(), address.ai_addr, address.ai_addrlen) != 0 && errno != EINPROGRESS) {
@@ -191,7 +191,7 @@ struct FreeAddresses {
   void operator()(addrinfo* addresses) const noexcept { freeaddrinfo(addresses); }
 };
 
-absl::StatusOr<SocketFd> Connect(const HttpsUrl& url, const Patience& patience) {
+absl::StatusOr<base::UniqueFd> Connect(const HttpsUrl& url, const Patience& patience) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV;
@@ -204,7 +204,7 @@ absl::StatusOr<SocketFd> Connect(const HttpsUrl& url, const Patience& patience) 
   }
   absl::Status last = absl::UnavailableError("no address");
   for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next) {
-    absl::StatusOr<SocketFd> fd = ConnectTo(*one, patience);
+    absl::StatusOr<base::UniqueFd> fd = ConnectTo(*one, patience);
     if (fd.ok()) {
       return fd;
     }
@@ -216,7 +216,8 @@ absl::StatusOr<SocketFd> Connect(const HttpsUrl& url, const Patience& patience) 
 // One connection. The judge and the patience are its maker's.
 class Connection {
  public:
-  Connection(SocketFd fd, x509::BioPtr bio, const ServerJudge& judge, const Patience& patience)
+  Connection(base::UniqueFd fd, x509::BioPtr bio, const ServerJudge& judge,
+             const Patience& patience)
       : fd_(std::move(fd)), bio_(std::move(bio)), judge_(judge), patience_(patience) {}
 
   absl::Status ShakeHands() {
@@ -279,7 +280,7 @@ class Connection {
     return ssl != nullptr && (SSL_get_shutdown(ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
   }
 
-  const SocketFd fd_;
+  const base::UniqueFd fd_;
   const x509::BioPtr bio_;
   const ServerJudge& judge_;
   const Patience& patience_;
@@ -321,7 +322,7 @@ absl::StatusOr<std::string> HttpsGet(const HttpsUrl& url, const ServerTrust& tru
   if (!context.ok()) {
     return context.status();
   }
-  absl::StatusOr<SocketFd> fd = Connect(url, patience);
+  absl::StatusOr<base::UniqueFd> fd = Connect(url, patience);
   if (!fd.ok()) {
     return fd.status();
   }

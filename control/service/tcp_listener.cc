@@ -21,12 +21,11 @@
 #include <utility>
 
 #include "common/base/strings.h"
-#include "control/attest/unix_peer.h"
+#include "common/base/unique_fd.h"
 
 namespace postern::service {
 namespace {
 
-using attest::OwnedFd;
 using Acceptor = grpc::experimental::ExternalConnectionAcceptor;
 
 constexpr int kBacklog = 1024;
@@ -71,13 +70,13 @@ bool IsSocket(int fd, ino_t inode) {
 }
 
 // Both families for the IPv6 wildcard, as gRPC does it.
-absl::StatusOr<OwnedFd> Bind(const SocketAddress& address) {
-  OwnedFd fd(socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+absl::StatusOr<base::UniqueFd> Bind(const SocketAddress& address) {
+  base::UniqueFd fd(socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int on = 1;
   const int off = 0;
   const socklen_t size =
       address.any.sa_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-  if (!fd.valid() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+  if (!fd.is_open() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
       (address.any.sa_family == AF_INET6 &&
        setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) != 0) ||
       bind(fd.get(), &address.any, size) != 0 || listen(fd.get(), kBacklog) != 0) {
@@ -111,7 +110,7 @@ ConnectionLimits WithinDescriptors(ConnectionLimits limits) {
 }  // namespace
 
 struct TcpListener::Impl {
-  Impl(OwnedFd listening, ConnectionLimits limits, const base::Clock& with)
+  Impl(base::UniqueFd listening, ConnectionLimits limits, const base::Clock& with)
       : fd(std::move(listening)), clock(with), ledger(limits, &IsSocket) {}
 
   void AcceptAll();
@@ -119,9 +118,9 @@ struct TcpListener::Impl {
   ConnectionLedger::Verdict Judge(int accepted, const SocketAddress& peer);
   void Sweep();
 
-  const OwnedFd fd;
+  const base::UniqueFd fd;
   const base::Clock& clock;
-  OwnedFd stop;
+  base::UniqueFd stop;
   uint16_t port = 0;
   ListenerCounters counters;
   ConnectionLedger ledger;                              // the thread's alone
@@ -207,15 +206,15 @@ absl::StatusOr<std::unique_ptr<TcpListener>> TcpListener::Listen(const ListenAdd
   if (!wanted.has_value()) {
     return absl::UnavailableError(base::StrCat(address.host, " is no address"));
   }
-  absl::StatusOr<OwnedFd> fd = Bind(*wanted);
+  absl::StatusOr<base::UniqueFd> fd = Bind(*wanted);
   if (!fd.ok()) {
     return fd.status();
   }
   SocketAddress bound{};
   socklen_t size = sizeof(bound);
   auto impl = std::make_unique<Impl>(*std::move(fd), WithinDescriptors(limits), clock);
-  impl->stop = OwnedFd(eventfd(0, EFD_CLOEXEC));
-  if (!impl->stop.valid() || getsockname(impl->fd.get(), &bound.any, &size) != 0) {
+  impl->stop = base::UniqueFd(eventfd(0, EFD_CLOEXEC));
+  if (!impl->stop.is_open() || getsockname(impl->fd.get(), &bound.any, &size) != 0) {
     return absl::UnavailableError(std::strerror(errno));
   }
   impl->port = ntohs(bound.any.sa_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);

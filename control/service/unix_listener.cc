@@ -13,13 +13,14 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 #include "common/base/unix_socket.h"
 
 namespace postern::service {
 
 struct UnixListener::Impl {
   std::unique_ptr<base::UnixServerSocket> socket;
-  attest::OwnedFd stop;
+  base::UniqueFd stop;
   std::thread thread;
 
   // gRPC names such a connection by its descriptor's number. A number is overwritten when it comes
@@ -59,8 +60,8 @@ absl::StatusOr<std::unique_ptr<UnixListener>> UnixListener::Listen(const std::st
   }
   auto impl = std::make_unique<Impl>();
   impl->socket = *std::move(socket);
-  impl->stop = attest::OwnedFd(eventfd(0, EFD_CLOEXEC));
-  if (!impl->stop.valid()) {
+  impl->stop = base::UniqueFd(eventfd(0, EFD_CLOEXEC));
+  if (!impl->stop.is_open()) {
     return absl::UnavailableError("cannot make an eventfd");
   }
   return std::unique_ptr<UnixListener>(new UnixListener(std::move(impl)));

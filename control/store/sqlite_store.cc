@@ -10,28 +10,12 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 #include "control/store/schema.h"
 #include "control/store/sqlite_nouns.h"
 
 namespace postern::store {
 namespace {
-
-// A file descriptor and, with it, the lock on what it is open on.
-class LockFd {
- public:
-  explicit LockFd(int fd) : fd_(fd) {}
-  LockFd(LockFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  LockFd& operator=(LockFd&&) = delete;
-  ~LockFd() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 absl::Status FileError(const std::string& path, int error) {
   const std::string text = base::StrCat(path, ": ", std::strerror(error));
@@ -46,9 +30,9 @@ absl::Status FileError(const std::string& path, int error) {
 }
 
 // Takes the state directory for this process, until the descriptor is closed.
-absl::StatusOr<LockFd> LockStateDirectory(const std::string& state_dir) {
+absl::StatusOr<base::UniqueFd> LockStateDirectory(const std::string& state_dir) {
   const std::string path = base::StrCat(state_dir, "/", kLockFile);
-  LockFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  base::UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (lock.get() < 0) {
     return FileError(path, errno);
   }
@@ -73,7 +57,7 @@ absl::StatusOr<LockFd> LockStateDirectory(const std::string& state_dir) {
 
 // Makes the database file with our mode before SQLite would with its own; -wal and -shm follow it.
 absl::Status MakeDatabaseFile(const std::string& path) {
-  const LockFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const base::UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) {
     return FileError(path, errno);
   }
@@ -89,7 +73,7 @@ absl::Status MakeDatabaseFile(const std::string& path) {
 }
 
 absl::Status SyncDirectory(const std::string& path) {
-  const LockFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const base::UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || fsync(fd.get()) != 0) {
     return FileError(path, errno);
   }
@@ -170,8 +154,8 @@ absl::StatusOr<uint64_t> ClaimStore(Connection& connection, const x509::TrustDom
 
 class SqliteStore : public Store {
  public:
-  SqliteStore(LockFd lock, std::unique_ptr<Connection> writer, std::unique_ptr<Connection> reader,
-              uint64_t epoch, const base::Clock& clock)
+  SqliteStore(base::UniqueFd lock, std::unique_ptr<Connection> writer,
+              std::unique_ptr<Connection> reader, uint64_t epoch, const base::Clock& clock)
       : lock_(std::move(lock)),
         database_(std::move(writer), std::move(reader)),
         epoch_(epoch),
@@ -200,7 +184,7 @@ class SqliteStore : public Store {
   }
 
  private:
-  const LockFd lock_;  // first in, last out: the database is closed before it is given up
+  const base::UniqueFd lock_;  // first in, last out: the database is closed before it is given up
   Database database_;
   const uint64_t epoch_;
   SqliteEntries entries_;
@@ -218,7 +202,7 @@ class SqliteStore : public Store {
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& state_dir,
                                                        const x509::TrustDomain& trust_domain,
                                                        const base::Clock& clock) {
-  absl::StatusOr<LockFd> lock = LockStateDirectory(state_dir);
+  absl::StatusOr<base::UniqueFd> lock = LockStateDirectory(state_dir);
   if (!lock.ok()) {
     return lock.status();
   }
@@ -272,7 +256,8 @@ absl::StatusOr<std::unique_ptr<Store>> OpenMemoryStore(const x509::TrustDomain& 
   if (!epoch.ok()) {
     return epoch.status();
   }
-  return std::make_unique<SqliteStore>(LockFd(-1), *std::move(writer), nullptr, *epoch, clock);
+  return std::make_unique<SqliteStore>(base::UniqueFd(-1), *std::move(writer), nullptr, *epoch,
+                                       clock);
 }
 
 }  // namespace postern::store

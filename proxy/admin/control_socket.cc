@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "common/base/strings.h"
+#include "common/base/unique_fd.h"
 #include "common/base/unix_socket.h"
 
 namespace postern::admin {
@@ -24,25 +25,6 @@ using http::Reply;
 constexpr size_t kMaxRequestBytes = 8192;
 constexpr int kBacklog = 16;
 constexpr timeval kTimeout = {2, 0};  // for one read or write: one thread serves everybody
-
-class Fd {
- public:
-  explicit Fd(int fd = -1) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 bool MayAdminister(int fd) {
   ucred peer{};
@@ -174,7 +156,7 @@ Reply Answer(const Pages& pages, const Verbs& verbs, std::string_view head) {
 
 struct ControlSocket::Impl {
   std::unique_ptr<base::UnixServerSocket> socket;
-  Fd stop;
+  base::UniqueFd stop;
   const Pages* pages = nullptr;
   const Verbs* verbs = nullptr;
   std::thread thread;
@@ -197,7 +179,7 @@ void ControlSocket::Impl::ServeOne(int fd) const {
 
 void ControlSocket::Impl::Serve() const {
   while (true) {
-    const Fd accepted(socket->AcceptUnless(stop.get()));
+    const base::UniqueFd accepted(socket->AcceptUnless(stop.get()));
     if (accepted.get() < 0) {
       return;
     }
@@ -215,7 +197,7 @@ absl::StatusOr<std::unique_ptr<ControlSocket>> ControlSocket::Start(const std::s
   }
   auto impl = std::make_unique<Impl>();
   impl->socket = *std::move(socket);
-  impl->stop = Fd(eventfd(0, EFD_CLOEXEC));
+  impl->stop = base::UniqueFd(eventfd(0, EFD_CLOEXEC));
   if (impl->stop.get() < 0) {
     return absl::UnavailableError(base::StrCat("cannot make an eventfd: ", strerror(errno)));
   }

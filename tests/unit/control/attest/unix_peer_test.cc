@@ -36,7 +36,7 @@ using ::testing::StartsWith;
 class UnixPeerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    listener_ = OwnedFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    listener_ = base::UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     address_.sun_family = AF_UNIX;
     const std::string path = dir_.Path("s");
     ASSERT_LT(path.size(), sizeof(address_.sun_path));
@@ -53,7 +53,7 @@ class UnixPeerTest : public ::testing::Test {
   // The child runs `before`, connects (the connection stays open over exec) and becomes `program`,
   // which must wait for its standard input. Returns our end, once the program runs.
   template <typename Before>
-  OwnedFd Spawn(const std::string& program, Before before) {
+  base::UniqueFd Spawn(const std::string& program, Before before) {
     std::array<int, 2> input{};
     std::array<int, 2> running{};
     EXPECT_EQ(pipe2(input.data(), O_CLOEXEC), 0);
@@ -71,14 +71,14 @@ class UnixPeerTest : public ::testing::Test {
     }
     close(input[0]);
     close(running[1]);
-    input_ = OwnedFd(input[1]);
-    OwnedFd accepted(accept(listener_.get(), nullptr, nullptr));
+    input_ = base::UniqueFd(input[1]);
+    base::UniqueFd accepted(accept(listener_.get(), nullptr, nullptr));
     char nothing = 0;
     EXPECT_EQ(read(running[0], &nothing, 1), 0);  // closed by exec
     close(running[0]);
     return accepted;
   }
-  OwnedFd Spawn(const std::string& program) {
+  base::UniqueFd Spawn(const std::string& program) {
     return Spawn(program, [] {});
   }
   void End() {
@@ -101,14 +101,14 @@ class UnixPeerTest : public ::testing::Test {
 
   postern::testing::TempDir dir_;
   sockaddr_un address_{};
-  OwnedFd listener_;
-  OwnedFd input_;
+  base::UniqueFd listener_;
+  base::UniqueFd input_;
   pid_t child_ = -1;
 };
 
 TEST_F(UnixPeerTest, KnowsUserGroupAndExecutable) {
   const std::string program = CopyOfCat("workload");
-  const OwnedFd fd = Spawn(program);
+  const base::UniqueFd fd = Spawn(program);
   auto peer = UnixPeer::FromSocket(fd.get());
   ASSERT_TRUE(peer.ok()) << peer.status();
   EXPECT_EQ(peer->pid(), child_);
@@ -122,7 +122,7 @@ TEST_F(UnixPeerTest, KnowsUserGroupAndExecutable) {
 }
 
 TEST_F(UnixPeerTest, RefusesAPeerThatIsGone) {
-  const OwnedFd fd = Spawn("/bin/cat");
+  const base::UniqueFd fd = Spawn("/bin/cat");
   auto peer = UnixPeer::FromSocket(fd.get());
   ASSERT_TRUE(peer.ok());
   EXPECT_TRUE(peer->IsAlive());
@@ -137,7 +137,7 @@ TEST_F(UnixPeerTest, RefusesAPeerThatIsGone) {
 
 TEST_F(UnixPeerTest, GivesNoPathForAFileThatWasReplacedOrDeleted) {
   const std::string program = CopyOfCat("workload");
-  const OwnedFd fd = Spawn(program);
+  const base::UniqueFd fd = Spawn(program);
   auto peer = UnixPeer::FromSocket(fd.get());
   ASSERT_TRUE(peer.ok());
   ASSERT_EQ(unlink(program.c_str()), 0);
@@ -154,7 +154,7 @@ TEST_F(UnixPeerTest, GivesNoPathForAProcessWithMountsOfItsOwn) {
     GTEST_SKIP() << "needs root, to make a mount namespace";
   }
   const std::string program = CopyOfCat("workload");
-  const OwnedFd fd = Spawn(program, [] {
+  const base::UniqueFd fd = Spawn(program, [] {
     if (unshare(CLONE_NEWNS) != 0) {
       _exit(1);
     }
@@ -170,7 +170,7 @@ TEST_F(UnixPeerTest, RefusesWhatIsNoUnixSocket) {
   ASSERT_EQ(pipe2(fds.data(), O_CLOEXEC), 0);
   EXPECT_TRUE(absl::IsUnauthenticated(UnixPeer::FromSocket(fds[0]).status()));
   EXPECT_TRUE(absl::IsUnauthenticated(UnixPeer::FromSocket(-1).status()));
-  const OwnedFd tcp(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const base::UniqueFd tcp(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_TRUE(absl::IsUnauthenticated(UnixPeer::FromSocket(tcp.get()).status()));
   close(fds[0]);
   close(fds[1]);
@@ -180,7 +180,7 @@ TEST_F(UnixPeerTest, RefusesWhatIsNoUnixSocket) {
 TEST_F(UnixPeerTest, NeverNamesTheExecutableOfAProcessThatEnded) {
   const std::string program = CopyOfCat("workload");
   for (int i = 0; i < 50; ++i) {
-    const OwnedFd fd = Spawn(program);
+    const base::UniqueFd fd = Spawn(program);
     auto peer = UnixPeer::FromSocket(fd.get());
     ASSERT_TRUE(peer.ok());
     End();

@@ -11,7 +11,7 @@
 #include <set>
 #include <thread>
 
-#include "control/attest/unix_peer.h"
+#include "common/base/unique_fd.h"
 #include "tests/unit/control/service/issuer_fixture.h"
 
 namespace postern::service {
@@ -64,7 +64,7 @@ class BoundedIssuerTest : public IssuerProcessTest {
     EXPECT_THAT(issuer_->Metrics(), HasSubstr(line));
   }
 
-  std::vector<attest::OwnedFd> held_;
+  std::vector<base::UniqueFd> held_;
 };
 
 TEST_F(BoundedIssuerTest, ResetsConnectionsBeyondItsLimitsAndServesTheOthers) {

@@ -2,16 +2,12 @@
 #include "cli/admin_client.h"
 
 #include <grpcpp/grpcpp.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "cli/unix_client.h"
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
 #include "postern/v1/admin.grpc.pb.h"
@@ -24,44 +20,11 @@ constexpr int kMaxAnswerBytes = 64 << 20;  // tens of thousands of entries
 constexpr std::chrono::seconds kDeadline{10};
 constexpr std::chrono::seconds kRefreshDeadline{60};
 
-absl::Status ExplainConnect(int error, const std::string& path) {
-  const std::string flag = base::StrCat("--socket ", base::Printable(path), ": ");
-  switch (error) {
-    case ENOENT:
-      return absl::NotFoundError(base::StrCat(
-          flag,
-          "no such socket; is postern-identity running on this machine, and with that --socket?"));
-    case EACCES:
-      return absl::PermissionDeniedError(
-          base::StrCat(flag,
-                       "this user may not open it; run as root, as the issuer's user or as a "
-                       "member of the socket's group"));
-    case ECONNREFUSED:
-      return absl::UnavailableError(
-          base::StrCat(flag, "nobody listens there any more; start postern-identity"));
-    default:
-      return absl::UnavailableError(base::StrCat(flag, std::strerror(error)));
-  }
-}
-
-// gRPC says "failed to connect" whatever was wrong; the system says why.
-absl::Status TrySocket(const std::string& path) {
-  sockaddr_un address{};
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(base::StrCat("--socket '", base::Printable(path),
-                                                   "': a unix socket's path has 1 to ",
-                                                   sizeof(address.sun_path) - 1, " bytes"));
-  }
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, path.size());
-  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return absl::ErrnoToStatus(errno, "making a unix socket");
-  const int failed =
-      connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ? 0 : errno;
-  close(fd);
-  return failed == 0 ? absl::OkStatus() : ExplainConnect(failed, path);
-}
+constexpr UnixServer kIssuer = {
+    .flag = "--socket",
+    .missing = "is postern-identity running on this machine, and with that --socket?",
+    .denied = "run as root, as the issuer's user or as a member of the socket's group",
+    .gone = "start postern-identity"};
 
 absl::Status FromGrpc(const grpc::Status& status, std::chrono::seconds deadline) {
   if (status.ok())
@@ -98,8 +61,9 @@ AdminClient::AdminClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 AdminClient::~AdminClient() = default;
 
 absl::StatusOr<std::unique_ptr<AdminClient>> AdminClient::Connect(const std::string& socket_path) {
-  if (absl::Status status = TrySocket(socket_path); !status.ok())
-    return status;
+  // gRPC says "failed to connect" whatever was wrong; the system says why.
+  if (const auto tried = ConnectUnix(kIssuer, socket_path); !tried.ok())
+    return tried.status();
   auto impl = std::make_unique<Impl>();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);

@@ -2,7 +2,6 @@
 #include "cli/http_client.h"
 
 #include <httplib.h>
-#include <sys/socket.h>
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
@@ -30,21 +29,6 @@ absl::StatusOr<HttpReply> HttpGet(std::string_view flag, const std::string& addr
     return absl::UnavailableError(base::StrCat(flag, " ", address, ": nobody answers (",
                                                httplib::to_string(result.error()),
                                                "); is it running, in this network namespace?"));
-  }
-  return HttpReply{result->status, result->body};
-}
-
-absl::StatusOr<HttpReply> HttpPostUnix(std::string_view flag, const std::string& socket,
-                                       const std::string& path) {
-  httplib::Client client(socket);
-  client.set_address_family(AF_UNIX);
-  client.set_connection_timeout(kTimeoutSeconds);
-  client.set_read_timeout(kTimeoutSeconds);
-  const httplib::Result result = client.Post(path.c_str());
-  if (!result) {
-    return absl::UnavailableError(base::StrCat(flag, " ", socket, ": nobody answers (",
-                                               httplib::to_string(result.error()),
-                                               "); is the proxy running with this socket?"));
   }
   return HttpReply{result->status, result->body};
 }

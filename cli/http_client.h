@@ -18,11 +18,6 @@ struct HttpReply {
 absl::StatusOr<HttpReply> HttpGet(std::string_view flag, const std::string& address,
                                   const std::string& path);
 
-// POST without a body over the unix socket of a proxy's changing verbs. Unavailable: nobody answers
-// there within 5 s.
-absl::StatusOr<HttpReply> HttpPostUnix(std::string_view flag, const std::string& socket,
-                                       const std::string& path);
-
 // The JSON (or any) text of a page that must answer 200; Unavailable otherwise, with its own words.
 absl::StatusOr<std::string> HttpPage(std::string_view flag, const std::string& address,
                                      const std::string& path);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cli/command.h"
+#include "cli/control_client.h"
 #include "cli/http_client.h"
 #include "cli/json_text.h"
 #include "common/base/bytes.h"
@@ -26,8 +27,8 @@ absl::Status Forget(const std::string& socket, const std::string& destination, C
       return absl::InvalidArgumentError(
           base::StrCat("'", base::Printable(destination), "' is no destination"));
   }
-  const absl::StatusOr<HttpReply> reply = HttpPostUnix(
-      "--admin-socket", socket, base::StrCat("/seen/forget?destination=", destination));
+  const absl::StatusOr<HttpReply> reply =
+      ControlRequest(socket, "POST", base::StrCat("/seen/forget?destination=", destination));
   if (!reply.ok())
     return reply.status();
   const std::string text = base::Printable(reply->body, 300);

@@ -170,9 +170,7 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
       reason == PlaintextReason::kPermissive && IsExemptProbe() ? PlaintextReason::kProbe : reason;
   if (upstream_ != nullptr) {  // let in already, as a client that might wait for the server
     // Policy may have changed while what it said was looked at, which Recheck leaves alone.
-    if (std::optional<base::Failure> lost = Judge()) {
-      lost->reason = CloseReason::kPolicyRevoked;
-      Fail(*std::move(lost));
+    if (FailIfLost()) {
       return;
     }
     CountPlaintext();
@@ -336,8 +334,6 @@ void InboundSession::OnDownstreamReadable() {
   switch (phase()) {
     case Phase::kFirstBytes:
     case Phase::kSniff:
-      ReadFirstBytes();
-      return;
     case Phase::kServerFirst:
     case Phase::kServerHeld:
       ReadFirstBytes();

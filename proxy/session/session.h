@@ -75,6 +75,8 @@ class Session : private Transport::Handler, private Relay::Owner {
   virtual bool JudgeFirstBytes(base::ByteSpan bytes) = 0;
   // Whether the connection would be let in under the present policy and trust; else why not.
   virtual std::optional<base::Failure> Judge() = 0;
+  // Ends a connection that was let in, if it would not be any more: true then.
+  bool FailIfLost();
   // The part of it that both directions have: whether the peer's root is still trusted, and nothing
   // of the peer is revoked. Null: there is no peer to judge.
   std::optional<base::Failure> JudgePeer(const x509::VerifiedPeer* peer) const;

@@ -15,14 +15,20 @@ void Session::Recheck() {
       phase_ != Phase::kRelay) {
     return;  // not judged yet
   }
+  FailIfLost();
+}
+
+bool Session::FailIfLost() {
   std::optional<base::Failure> lost = Judge();
-  if (lost.has_value()) {
-    if (lost->reason != CloseReason::kPeerRevoked) {
-      lost->reason = CloseReason::kPolicyRevoked;
-    }
-    const int alert = AlertOf(*lost);
-    Fail(*std::move(lost), alert);
+  if (!lost.has_value()) {
+    return false;
   }
+  if (lost->reason != CloseReason::kPeerRevoked) {
+    lost->reason = CloseReason::kPolicyRevoked;
+  }
+  const int alert = AlertOf(*lost);
+  Fail(*std::move(lost), alert);
+  return true;
 }
 
 std::optional<base::Failure> Session::JudgePeer(const x509::VerifiedPeer* peer) const {

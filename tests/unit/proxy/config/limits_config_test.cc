@@ -6,32 +6,15 @@
 #include <string>
 #include <vector>
 
-#include "proxy/config/proxy_config.h"
+#include "tests/unit/proxy/config/parse_arguments.h"
 
 namespace postern::config {
 namespace {
 
 using testing::HasSubstr;
 
-ParseOutcome Parse(const std::vector<std::string>& more) {
-  std::vector<std::string> words = {"postern-proxy", "--svid",    "a.pem", "--svid-key",
-                                    "a.key",         "--bundle",  "b.pem", "--intercept",
-                                    "redirect",      "--workers", "1"};
-  words.insert(words.end(), more.begin(), more.end());
-  std::vector<const char*> argv;
-  for (const std::string& word : words) {
-    argv.push_back(word.c_str());
-  }
-  return ParseProxyConfig(static_cast<int>(argv.size()), argv.data());
-}
-
-std::string Refusal(const std::vector<std::string>& more) {
-  const ParseOutcome outcome = Parse(more);
-  return outcome.exit.has_value() ? outcome.exit->text : "accepted";
-}
-
 TEST(LimitsConfigTest, NothingIsLimitedUnlessItIsAskedFor) {
-  const ParseOutcome outcome = Parse({});
+  const ParseOutcome outcome = Parse(Plus(kRedirect, {}));
   ASSERT_TRUE(outcome.config.has_value()) << outcome.exit->text;
   EXPECT_EQ(outcome.config->max_handshakes, 0U);
   EXPECT_EQ(outcome.config->max_handshakes_per_source, 0U);
@@ -41,9 +24,10 @@ TEST(LimitsConfigTest, NothingIsLimitedUnlessItIsAskedFor) {
 }
 
 TEST(LimitsConfigTest, ReadsEachLimit) {
-  const ParseOutcome outcome = Parse({"--max-handshakes", "1", "--max-handshakes-per-source", "2",
-                                      "--max-connections-per-source", "3", "--max-rate-per-source",
-                                      "4", "--max-connections-per-peer", "5"});
+  const ParseOutcome outcome =
+      Parse(Plus(kRedirect, {"--max-handshakes", "1", "--max-handshakes-per-source", "2",
+                             "--max-connections-per-source", "3", "--max-rate-per-source", "4",
+                             "--max-connections-per-peer", "5"}));
   ASSERT_TRUE(outcome.config.has_value()) << outcome.exit->text;
   EXPECT_EQ(outcome.config->max_handshakes, 1U);
   EXPECT_EQ(outcome.config->max_handshakes_per_source, 2U);
@@ -53,9 +37,10 @@ TEST(LimitsConfigTest, ReadsEachLimit) {
 }
 
 TEST(LimitsConfigTest, RefusesWhatIsNoLimit) {
-  EXPECT_THAT(Refusal({"--max-rate-per-source", "-1"}),
+  EXPECT_THAT(Refusal(Plus(kRedirect, {"--max-rate-per-source", "-1"})),
               HasSubstr("--max-rate-per-source: '-1' is no number from 0 to 100000"));
-  EXPECT_THAT(Refusal({"--max-handshakes", "many"}), HasSubstr("--max-handshakes: 'many' is no"));
+  EXPECT_THAT(Refusal(Plus(kRedirect, {"--max-handshakes", "many"})),
+              HasSubstr("--max-handshakes: 'many' is no"));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "proxy/config/knobs.h"
+#include "tests/unit/proxy/config/parse_arguments.h"
 
 namespace postern::config {
 namespace {
@@ -24,42 +25,15 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-using Arguments = std::vector<std::string>;
-
-const Arguments kFiles = {"--svid", "a.pem", "--svid-key", "a.key", "--bundle", "b.pem"};
 const Arguments kTunnel = {"--tunnel",
                            "inbound,listen=127.0.0.1:8443,target=127.0.0.1:80,peer=spiffe://td/a"};
 
-Arguments Plus(Arguments first, const Arguments& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
-}
 const Arguments kGood = Plus(kFiles, kTunnel);
-
-ParseOutcome Parse(const Arguments& arguments) {
-  std::vector<const char*> argv = {"postern-proxy"};
-  for (const std::string& argument : arguments) {
-    argv.push_back(argument.c_str());
-  }
-  ParseOutcome outcome = ParseProxyConfig(static_cast<int>(argv.size()), argv.data());
-  EXPECT_NE(outcome.config.has_value(), outcome.exit.has_value());
-  return outcome;
-}
 
 ProxyConfig MustParse(const Arguments& arguments) {
   ParseOutcome outcome = Parse(arguments);
   EXPECT_TRUE(outcome.config) << outcome.exit->text;
   return outcome.config.value_or(ProxyConfig());
-}
-
-// The text of the usage error, "accepted" without one.
-std::string Refusal(const Arguments& arguments) {
-  const ParseOutcome outcome = Parse(arguments);
-  if (!outcome.exit) {
-    return "accepted";
-  }
-  EXPECT_EQ(outcome.exit->exit_code, 2);
-  return outcome.exit->text;
 }
 
 // Variables of one test, removed at its end; and a directory for files.

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "proxy/config/proxy_config.h"
+#include "tests/unit/proxy/config/parse_arguments.h"
 
 namespace postern::config {
 namespace {
@@ -15,53 +15,23 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-ParseOutcome Parse(const std::vector<std::string>& more) {
-  std::vector<std::string> words = {"postern-proxy", "--svid",    "a.pem", "--svid-key",
-                                    "a.key",         "--bundle",  "b.pem", "--intercept",
-                                    "redirect",      "--workers", "1"};
-  words.insert(words.end(), more.begin(), more.end());
-  std::vector<const char*> argv;
-  for (const std::string& word : words) {
-    argv.push_back(word.c_str());
-  }
-  return ParseProxyConfig(static_cast<int>(argv.size()), argv.data());
-}
-
-std::string Refusal(const std::vector<std::string>& more) {
-  const ParseOutcome outcome = Parse(more);
-  return outcome.exit.has_value() ? outcome.exit->text : "accepted";
-}
-
 TEST(ProxyProtocolConfigTest, ReadsThePortsWhoseApplicationsAreToldOfTheirClients) {
-  const ParseOutcome outcome =
-      Parse({"--proxy-protocol", "8080", "--proxy-protocol", "25", "--proxy-protocol", "25"});
+  const ParseOutcome outcome = Parse(Plus(
+      kRedirect, {"--proxy-protocol", "8080", "--proxy-protocol", "25", "--proxy-protocol", "25"}));
   ASSERT_TRUE(outcome.config.has_value()) << outcome.exit->text;
   EXPECT_THAT(outcome.config->proxy_protocol_ports, ElementsAre(25, 8080));
   const auto shown = nlohmann::json::parse(ConfigAsJson(*outcome.config));
   EXPECT_EQ(shown["proxy-protocol"]["value"], nlohmann::json::array({"25", "8080"}));
   for (const std::string port : {"0", "65536", "http", ""}) {
-    EXPECT_THAT(Refusal({"--proxy-protocol", port}), HasSubstr("is no port from 1 to 65535"));
+    EXPECT_THAT(Refusal(Plus(kRedirect, {"--proxy-protocol", port})),
+                HasSubstr("is no port from 1 to 65535"));
   }
 }
 
 TEST(ProxyProtocolConfigTest, ProxyProtocolOfAPortIsNothingWithoutInterception) {
-  const std::vector<std::string> words = {
-      "postern-proxy",
-      "--svid",
-      "a.pem",
-      "--svid-key",
-      "a.key",
-      "--bundle",
-      "b.pem",
-      "--tunnel",
-      "inbound,listen=127.0.0.1:1,target=127.0.0.1:2,peer=spiffe://td/a",
-      "--proxy-protocol",
-      "25"};
-  std::vector<const char*> argv;
-  for (const std::string& word : words) {
-    argv.push_back(word.c_str());
-  }
-  const ParseOutcome outcome = ParseProxyConfig(static_cast<int>(argv.size()), argv.data());
+  const ParseOutcome outcome = Parse(
+      Plus(kFiles, {"--tunnel", "inbound,listen=127.0.0.1:1,target=127.0.0.1:2,peer=spiffe://td/a",
+                    "--proxy-protocol", "25"}));
   ASSERT_TRUE(outcome.exit.has_value());
   EXPECT_THAT(outcome.exit->text, HasSubstr("write proxy-protocol=v2 into the --tunnel"));
 }
@@ -74,7 +44,7 @@ TEST(ProxyProtocolConfigTest, ATunnelCanAskForTheProxyProtocol) {
   const auto without = TunnelSpec::Parse(inbound);
   ASSERT_TRUE(without.ok()) << without.status();
   EXPECT_FALSE(without->proxy_protocol);
-  const ParseOutcome outcome = Parse({"--tunnel", inbound + ",proxy-protocol=v2"});
+  const ParseOutcome outcome = Parse(Plus(kRedirect, {"--tunnel", inbound + ",proxy-protocol=v2"}));
   ASSERT_TRUE(outcome.config.has_value()) << outcome.exit->text;
   const auto shown = nlohmann::json::parse(ConfigAsJson(*outcome.config));
   EXPECT_EQ(shown["tunnel"]["value"][0], inbound + ",proxy-protocol=v2");
@@ -82,9 +52,9 @@ TEST(ProxyProtocolConfigTest, ATunnelCanAskForTheProxyProtocol) {
 
 TEST(ProxyProtocolConfigTest, ATunnelsProxyProtocolIsVersionTwoAndForInboundOnly) {
   const std::string ends = ",listen=127.0.0.1:1,target=127.0.0.1:2,peer=spiffe://td/a";
-  EXPECT_THAT(Refusal({"--tunnel", "inbound" + ends + ",proxy-protocol=v1"}),
+  EXPECT_THAT(Refusal(Plus(kRedirect, {"--tunnel", "inbound" + ends + ",proxy-protocol=v1"})),
               HasSubstr("proxy-protocol: 'v1' is not v2"));
-  EXPECT_THAT(Refusal({"--tunnel", "outbound" + ends + ",proxy-protocol=v2"}),
+  EXPECT_THAT(Refusal(Plus(kRedirect, {"--tunnel", "outbound" + ends + ",proxy-protocol=v2"})),
               HasSubstr("proxy-protocol is for inbound tunnels only"));
 }
 

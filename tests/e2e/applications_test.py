@@ -4,7 +4,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import unittest
@@ -45,23 +44,9 @@ class NginxTest(harness.MeshTest):
         # Kept in memory: the disk is not what is tested.
         cls.big = f"/dev/shm/pstn-e2e-{os.getpid()}"
         cls.addClassCleanup(lambda: os.path.exists(cls.big) and os.remove(cls.big))
-        config = mesh.path("nginx.conf")
-        with open(config, "w", encoding="ascii") as handle:
-            handle.write(f"""daemon off; master_process off; pid {mesh.path('nginx.pid')};
-error_log {mesh.path('nginx.log')}; events {{ worker_connections 4096; }}
-http {{ access_log off; sendfile on; client_body_temp_path {mesh.path('t1')};
-  proxy_temp_path {mesh.path('t2')}; fastcgi_temp_path {mesh.path('t3')};
-  uwsgi_temp_path {mesh.path('t4')}; scgi_temp_path {mesh.path('t5')};
+        servers.start_nginx(mesh, 8080, f"""access_log off; sendfile on;
   server {{ listen 0.0.0.0:8080; listen [::]:8080; root {root};
-    location = /big {{ alias {cls.big}; }} }} }}
-""")
-        mesh.lab.start(mesh.server, shutil.which("nginx") or "/usr/sbin/nginx", "-c", config,
-                       "-e", mesh.path("nginx.log"), stdin=subprocess.DEVNULL)
-        def answers():
-            with contextlib.suppress(OSError):
-                mesh.server.connect("127.0.0.1", 8080).close()
-                return True
-        wait_until(answers, what=lambda: "nginx\n" + harness.tail(mesh.path("nginx.log")))
+    location = /big {{ alias {cls.big}; }} }}""")
         return mesh
 
     def curl(self, family, path, *words):

@@ -11,6 +11,7 @@ import time
 import unittest
 
 import harness
+import servers
 from harness import CLIENT, SERVER, SERVER_BACK
 from lab import wait_until
 
@@ -18,11 +19,6 @@ ADDRESSES = {4: SERVER[4], 6: SERVER[6]}
 # Whoever comes from the issuer's namespace is outside the mesh and passes no client's proxy.
 STALL_LIMIT = 0.1
 MARIADB, SSHD, SMTP, REDIS, POSTGRES, POSTGRES_TLS = 3306, 2222, 2525, 6379, 5432, 5433
-
-
-def as_user(user):
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", "HOME=/",
-            "LC_ALL=C"]
 
 
 def accepts(space, port):
@@ -98,25 +94,8 @@ class Servers:
                  "no", "--save", "", "--dir", self.mesh.directory)
 
     def postgres(self):
-        versions = sorted(os.listdir("/usr/lib/postgresql"))
-        tools = f"/usr/lib/postgresql/{versions[-1]}/bin"
-        for port, tls in ((POSTGRES, "off"), (POSTGRES_TLS, "on")):
-            data = self.directory(f"pg{port}", "postgres", "postgres")
-            self.mesh.server.run(*as_user("postgres"), f"{tools}/initdb", "-D", data, "-A", "trust",
-                                 "-U", "postgres", "--no-sync", cwd="/")
-            with open(f"{data}/pg_hba.conf", "w", encoding="ascii") as handle:
-                kind = "hostssl" if tls == "on" else "host"
-                handle.write(f"{kind} all all 0.0.0.0/0 trust\n{kind} all all ::/0 trust\n")
-            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-                            "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=db.example", "-keyout",
-                            f"{data}/server.key", "-out", f"{data}/server.crt"], check=True,
-                           stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for name in ("server.key", "server.crt"):
-                os.chmod(f"{data}/{name}", 0o600)
-                shutil.chown(f"{data}/{name}", "postgres", "postgres")
-            self.run(*as_user("postgres"), f"{tools}/postgres", "-D", data, "-p", str(port), "-c",
-                     "listen_addresses=*", "-c", "unix_socket_directories=", "-c", "fsync=off", "-c",
-                     f"ssl={tls}", cwd="/")
+        servers.start_postgresql(self.mesh, POSTGRES)
+        servers.start_postgresql(self.mesh, POSTGRES_TLS, tls=True)
 
 
 class ProtocolsTest(harness.MeshTest):

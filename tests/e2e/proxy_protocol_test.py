@@ -8,6 +8,7 @@ import subprocess
 import unittest
 
 import harness
+import servers
 from harness import CLIENT, CLIENT_ID, SERVER, SERVER_BACK, url_host
 from lab import run, wait_until
 
@@ -41,20 +42,10 @@ class ProxyProtocolTest(harness.MeshTest):
         says = "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr"
         if cls.has_tlvs:
             says += " $proxy_protocol_tlv_0xd0 $proxy_protocol_tlv_ssl_version"
-        with open(mesh.path("nginx.conf"), "w", encoding="ascii") as handle:
-            handle.write(f"""daemon off; master_process off; pid {mesh.path('nginx.pid')};
-error_log {mesh.path('nginx.log')}; events {{ worker_connections 1024; }}
-http {{ log_format who '$proxy_protocol_addr $status';
-  access_log {mesh.path('nginx.access.log')} who; client_body_temp_path {mesh.path('t1')};
-  proxy_temp_path {mesh.path('t2')}; fastcgi_temp_path {mesh.path('t3')};
-  uwsgi_temp_path {mesh.path('t4')}; scgi_temp_path {mesh.path('t5')};
+        servers.start_nginx(mesh, NGINX, f"""log_format who '$proxy_protocol_addr $status';
+  access_log {mesh.path('nginx.access.log')} who;
   server {{ listen 0.0.0.0:{NGINX} proxy_protocol; listen [::]:{NGINX} proxy_protocol;
-    location / {{ default_type text/plain; return 200 "{says}\\n"; }} }} }}
-""")
-        mesh.lab.start(mesh.server, shutil.which("nginx") or "/usr/sbin/nginx", "-c",
-                       mesh.path("nginx.conf"), "-e", mesh.path("nginx.log"),
-                       stdin=subprocess.DEVNULL)
-        cls.await_port(mesh, NGINX)
+    location / {{ default_type text/plain; return 200 "{says}\\n"; }} }}""")
 
     @classmethod
     def start_haproxy(cls, mesh):
@@ -72,15 +63,7 @@ frontend it
         mesh.lab.start(mesh.server, "haproxy", "-db", "-f", mesh.path("haproxy.cfg"),
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
-        cls.await_port(mesh, HAPROXY)
-
-    @staticmethod
-    def await_port(mesh, port):
-        def answers():
-            with contextlib.suppress(OSError):
-                mesh.server.connect("127.0.0.1", port).close()
-                return True
-        wait_until(answers, what=lambda: f"port {port}\n" + harness.tail(mesh.path("nginx.log")))
+        servers.await_port(mesh, HAPROXY)
 
     def curl(self, space, address, port):
         """The words of the answer, and the record of the server's proxy about the connection."""

@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import unittest
 
 import harness
+import servers
 from harness import CLIENT, PROXY_UID, SERVER, SERVER_BACK, TRUST_DOMAIN, url_host
 from lab import wait_until
 
@@ -49,29 +49,14 @@ class TproxyTest(harness.MeshTest):
 
     @staticmethod
     def start_nginx(mesh):
-        config, log = mesh.path("nginx.conf"), mesh.path("nginx.access.log")
         with open(mesh.path("big"), "wb") as handle:
             handle.write(os.urandom(20_000_000))
-        with open(config, "w", encoding="ascii") as handle:
-            handle.write(f"""daemon off; master_process off; pid {mesh.path('nginx.pid')};
-error_log {mesh.path('nginx.log')}; events {{ worker_connections 4096; }}
-http {{ log_format peer '$remote_addr $server_port $request_uri'; access_log {log} peer;
-  client_body_temp_path {mesh.path('t1')}; proxy_temp_path {mesh.path('t2')};
-  fastcgi_temp_path {mesh.path('t3')}; uwsgi_temp_path {mesh.path('t4')};
-  scgi_temp_path {mesh.path('t5')};
+        servers.start_nginx(mesh, 8080, f"""log_format peer '$remote_addr $server_port $request_uri';
+  access_log {mesh.path("nginx.access.log")} peer;
   server {{ listen 0.0.0.0:8080; listen [::]:8080; listen 0.0.0.0:8081; listen [::]:8081;
     listen 0.0.0.0:2222;
     location = /big {{ alias {mesh.path('big')}; }}
-    location / {{ default_type text/plain; return 200 "$remote_addr $remote_port"; }} }} }}
-""")
-        mesh.lab.start(mesh.server, shutil.which("nginx") or "/usr/sbin/nginx", "-c", config,
-                       "-e", mesh.path("nginx.log"), stdin=subprocess.DEVNULL)
-
-        def answers():
-            with contextlib.suppress(OSError):
-                mesh.server.connect("127.0.0.1", 8080).close()
-                return True
-        wait_until(answers, what="nginx")
+    location / {{ default_type text/plain; return 200 "$remote_addr $remote_port"; }} }}""")
 
     def peer(self, space, address, port=8080, path="/"):
         """Who nginx says it is talking to: (address, port)."""

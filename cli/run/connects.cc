@@ -87,7 +87,7 @@ void Connects::Handle(const Call& call, const Caller& caller) {
     notifier_.Answer(call.id, error);
     return;
   }
-  if (GoesOnFor(call, facts)) {
+  if (GoesOnFor(call, facts, address)) {
     return;
   }
   const Judgement judgement = JudgeConnect(facts, address);
@@ -96,7 +96,7 @@ void Connects::Handle(const Call& call, const Caller& caller) {
       notifier_.Answer(call.id, judgement.error);
       return;
     case Course::kCaught:
-      Catch(call, facts, judgement, std::move(socket));
+      Catch(call, facts, judgement, std::move(socket), std::move(address));
       return;
     case Course::kAsAsked:
       DoAsAsked(call, caller, facts, std::move(socket), std::move(address));
@@ -105,8 +105,8 @@ void Connects::Handle(const Call& call, const Caller& caller) {
 }
 
 // A call on a socket whose connect is under way, or whose outcome nobody got.
-bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts) {
-  if (answers_.AnswerAgain(call, facts.inode)) {
+bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts, base::ByteSpan address) {
+  if (answers_.AnswerAgain(call, facts.inode, address)) {
     return true;
   }
   const auto found = pending_.find(facts.inode);
@@ -123,12 +123,12 @@ bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts) {
 }
 
 void Connects::Catch(const Call& call, const SocketFacts& facts, const Judgement& judgement,
-                     base::UniqueFd socket) {
+                     base::UniqueFd socket, std::vector<uint8_t> address) {
   const Place destination{judgement.ip, judgement.port};
   if (facts.non_blocking) {
     const Doorway::Result done =
         doorway_.Connect(socket.get(), facts.domain, destination, base::UniqueFd());
-    answers_.Answer(call, facts.inode, done.error);
+    answers_.Answer(call, facts.inode, address, done.error);
     return;
   }
   int ends[2] = {-1, -1};
@@ -140,11 +140,12 @@ void Connects::Catch(const Call& call, const SocketFacts& facts, const Judgement
   const Doorway::Result done =
       doorway_.Connect(socket.get(), facts.domain, destination, base::UniqueFd(ends[1]));
   if (done.announced) {
-    Pending& pending = Wait(call, facts.inode, std::move(socket));
+    Pending& pending = Wait(call, facts.inode, std::move(socket), std::move(address));
     pending.outcome = std::move(outcome);
     loop_.Watch(pending.outcome.get(), EPOLLIN, [this, inode = facts.inode] { OnOutcome(inode); });
   } else if (done.error == EALREADY || done.error == EINPROGRESS) {
-    Wait(call, facts.inode, std::move(socket));  // begun before the socket was made to block
+    // Begun before the socket was made to block.
+    Wait(call, facts.inode, std::move(socket), std::move(address));
     AwaitWritable(facts.inode);
   } else {
     notifier_.Answer(call.id, done.error);
@@ -167,13 +168,12 @@ void Connects::DoAsAsked(const Call& call, const Caller& caller, const SocketFac
   const bool would_wait =
       error == EINPROGRESS || error == EALREADY || (error == EAGAIN && facts.domain == AF_UNIX);
   if (facts.non_blocking || !would_wait) {
-    answers_.Answer(call, facts.inode, error);
+    answers_.Answer(call, facts.inode, address, error);
     return;
   }
-  Pending& pending = Wait(call, facts.inode, std::move(socket));
+  Pending& pending = Wait(call, facts.inode, std::move(socket), std::move(address));
   if (error == EAGAIN) {
     pending.directory = std::move(directory);
-    pending.address = std::move(address);
     pending.pause = kFirstPause;
     TryAgainLater(facts.inode);
   } else {
@@ -181,11 +181,13 @@ void Connects::DoAsAsked(const Call& call, const Caller& caller, const SocketFac
   }
 }
 
-Connects::Pending& Connects::Wait(const Call& call, ino_t inode, base::UniqueFd socket) {
+Connects::Pending& Connects::Wait(const Call& call, ino_t inode, base::UniqueFd socket,
+                                  std::vector<uint8_t> address) {
   std::unique_ptr<Pending>& pending = pending_[inode];
   pending = std::make_unique<Pending>();
   pending->call = call;
   pending->socket = std::move(socket);
+  pending->address = std::move(address);
   const milliseconds limit = SendTimeout(pending->socket.get());
   if (limit.count() > 0) {
     pending->timer = loop_.After(limit, [this, inode] { OnTimeIsOver(inode); });
@@ -248,7 +250,7 @@ void Connects::End(ino_t inode, int error) {
     loop_.Forget(pending->outcome.get());
   }
   if (pending->call.id != 0) {
-    answers_.Answer(pending->call, inode, error);
+    answers_.Answer(pending->call, inode, pending->address, error);
   }
 }
 

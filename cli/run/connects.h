@@ -42,19 +42,19 @@ class Connects {
   struct Pending {
     Call call;  // that waits; its id 0: none does any more
     base::UniqueFd socket;
-    base::UniqueFd outcome;        // caught: what the proxy has to say
-    base::UniqueFd directory;      // unix: what its path is relative to
-    std::vector<uint8_t> address;  // unix with a full queue: to be tried again
-    uint64_t timer = 0;            // to try again, or the end of SO_SNDTIMEO
+    base::UniqueFd outcome;    // caught: what the proxy has to say
+    base::UniqueFd directory;  // unix: what its path is relative to
+    std::vector<uint8_t> address;
+    uint64_t timer = 0;  // to try again, or the end of SO_SNDTIMEO
     std::chrono::milliseconds pause{0};
   };
 
-  bool GoesOnFor(const Call& call, const SocketFacts& facts);
+  bool GoesOnFor(const Call& call, const SocketFacts& facts, base::ByteSpan address);
   void Catch(const Call& call, const SocketFacts& facts, const Judgement& judgement,
-             base::UniqueFd socket);
+             base::UniqueFd socket, std::vector<uint8_t> address);
   void DoAsAsked(const Call& call, const Caller& caller, const SocketFacts& facts,
                  base::UniqueFd socket, std::vector<uint8_t> address);
-  Pending& Wait(const Call& call, ino_t inode, base::UniqueFd socket);
+  Pending& Wait(const Call& call, ino_t inode, base::UniqueFd socket, std::vector<uint8_t> address);
   void AwaitWritable(ino_t inode);
   void TryAgainLater(ino_t inode);
   void OnOutcome(ino_t inode);

@@ -122,9 +122,6 @@ void Listens::HandleBind(const Call& call, const Caller& caller) {
     notifier_.Pass(call.id);
     return;
   }
-  if (error == 0 && answers_.AnswerAgain(call, facts.inode)) {
-    return;
-  }
   std::vector<uint8_t> address;
   if (error == 0) {
     error = caller.ReadAddress(&address);
@@ -133,7 +130,9 @@ void Listens::HandleBind(const Call& call, const Caller& caller) {
     notifier_.Answer(call.id, error);
     return;
   }
-  answers_.Answer(call, facts.inode, BindTo(socket.get(), facts, address));
+  if (!answers_.AnswerAgain(call, facts.inode, address)) {
+    answers_.Answer(call, facts.inode, address, BindTo(socket.get(), facts, address));
+  }
 }
 
 int Listens::BindTo(int socket, const SocketFacts& facts, base::ByteSpan address) {

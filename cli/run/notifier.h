@@ -34,7 +34,8 @@ class Notifier {
   // Whether the thread still waits in this call: what was found out about it by its number is then
   // about it and no other.
   bool IsWaiting(uint64_t id) const;
-  // Ends the call with 0 or with an errno. False: nobody waits for it any more.
+  // Ends the call with 0 or with an errno. False: nobody waits for it any more. True is no proof that
+  // the thread got it: a signal that comes at the same moment still has the kernel throw it away.
   bool Answer(uint64_t id, int error) const;
   // Lets the kernel do the call as the thread has asked, which reads everything anew. Never for a
   // connect, and for a bind only because listen is looked at again.

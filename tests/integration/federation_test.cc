@@ -17,9 +17,9 @@
 #include "common/x509/certificate.h"
 #include "control/federation/bundle_endpoint.h"
 #include "control/service/issuer_process.h"
-#include "postern/v1/admin.grpc.pb.h"
 #include "postern/v1/identity.grpc.pb.h"
 #include "proxy/identity/identity_manager.h"
+#include "tests/integration/issuer_admin.h"
 #include "tests/testing/proxy_fixture.h"
 #include "tests/testing/raw_tls.h"
 #include "tests/testing/run_loop.h"
@@ -30,6 +30,7 @@ namespace {
 
 using base::CloseReason;
 using ::testing::HasSubstr;
+using testing::IssuerAdmin;
 using testing::RunUntil;
 using testing::Socket;
 using testing::TestCa;
@@ -70,20 +71,8 @@ class Side {
                         ",profile=https_spiffe,endpoint-id=spiffe://", trust_domain_,
                         "/postern/identity,bundle=", bundle_file);
   }
-  rpc::IssuerChannel Channel() const {
-    return rpc::IssuerChannel::Create(
-               {.target = "unix:" + config_.socket, .trust = std::nullopt, .client = nullptr})
-        .value();
-  }
-  v1::BundleSet Bundles() const {
-    const rpc::IssuerChannel channel = Channel();
-    v1::BundleSet response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(v1::Admin::NewStub(channel.channel())
-                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
-                    .ok());
-    return response;
-  }
+  IssuerAdmin Admin() const { return IssuerAdmin(config_.socket); }
+  v1::BundleSet Bundles() const { return Admin().Bundles(); }
   std::vector<std::string> TrustDomains() const {
     std::vector<std::string> names;
     const v1::BundleSet set = Bundles();
@@ -94,32 +83,19 @@ class Side {
   }
   grpc::Status Refresh(const std::string& trust_domain = "", bool accept_older = false,
                        v1::BundleList* list = nullptr) const {
-    const rpc::IssuerChannel channel = Channel();
     v1::RefreshBundlesRequest request;
     request.set_trust_domain(trust_domain);
     request.set_accept_older(accept_older);
     v1::BundleList response;
     grpc::ClientContext context;
-    const grpc::Status status =
-        v1::Admin::NewStub(channel.channel())->RefreshBundles(&context, request, &response);
+    const grpc::Status status = Admin().stub().RefreshBundles(&context, request, &response);
     if (list != nullptr) {
       *list = response;
     }
     return status;
   }
-  x509::X509Ptr Root() const {
-    return x509::CertificateFromDer(base::AsBytes(Bundles().bundles(0).root_der(0))).value();
-  }
-  std::string NewToken(const std::string& id) const {
-    const rpc::IssuerChannel channel = Channel();
-    v1::CreateTokenRequest request;
-    request.mutable_entry()->set_spiffe_id(id);
-    v1::CreateTokenResponse response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(
-        v1::Admin::NewStub(channel.channel())->CreateToken(&context, request, &response).ok());
-    return response.token();
-  }
+  x509::X509Ptr Root() const { return Admin().Root(); }
+  std::string NewToken(const std::string& id) const { return Admin().CreateToken(id); }
   std::string Metrics() const { return issuer_->Metrics(); }
   const std::string& trust_domain() const { return trust_domain_; }
   uint16_t grpc_port() const { return issuer_->grpc_port(); }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // A proxy's identity from the real issuer: token, renewal, policy, endpoints, restart of each side.
-#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -11,11 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "common/rpc/issuer_channel.h"
 #include "common/x509/certificate.h"
 #include "control/service/issuer_process.h"
-#include "postern/v1/admin.grpc.pb.h"
 #include "proxy/identity/identity_manager.h"
+#include "tests/integration/issuer_admin.h"
 #include "tests/testing/run_loop.h"
 #include "tests/testing/temp_dir.h"
 
@@ -24,6 +22,7 @@ namespace {
 
 using identity::EndpointDirectory;
 using identity::IdentityManager;
+using testing::IssuerAdmin;
 using testing::RunUntil;
 
 constexpr char kWeb[] = "spiffe://example.org/web";
@@ -52,49 +51,14 @@ class IssuedIdentityTest : public ::testing::Test {
     issuer_ = service::IssuerProcess::Start(config, base::Clock::System()).value();
     proxy_.issuer = "127.0.0.1:" + std::to_string(issuer_->grpc_port());
   }
-  rpc::IssuerChannel Socket() const {
-    rpc::IssuerChannelOptions options;
-    options.target = "unix:" + dir_.Path("issuer.sock");
-    return rpc::IssuerChannel::Create(options).value();
-  }
+  IssuerAdmin Admin() const { return IssuerAdmin(dir_.Path("issuer.sock")); }
 
   // An entry for `id` with a token, which is written to the proxy's token file.
   void MakeToken(const std::string& id, const std::string& address = "") {
-    const rpc::IssuerChannel socket = Socket();
-    v1::CreateTokenRequest request;
-    request.mutable_entry()->set_spiffe_id(id);
-    if (!address.empty()) {
-      request.mutable_entry()->add_allowed_addresses(address);
-    }
-    v1::CreateTokenResponse response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(
-        v1::Admin::NewStub(socket.channel())->CreateToken(&context, request, &response).ok());
-    dir_.Write("token", response.token());
+    dir_.Write("token", Admin().CreateToken(id, address));
   }
-  void PinTheIssuer() {
-    const rpc::IssuerChannel socket = Socket();
-    v1::BundleSet response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(v1::Admin::NewStub(socket.channel())
-                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
-                    .ok());
-    const auto root =
-        x509::CertificateFromDer(base::AsBytes(response.bundles(0).root_der(0))).value();
-    const auto pin = x509::Sha256OfCertificate(root.get());
-    proxy_.issuer_pin = std::string(base::AsText(pin));
-  }
-  void PutPolicy(const std::string& yaml) {
-    const rpc::IssuerChannel socket = Socket();
-    v1::PolicyDocuments request;
-    request.add_documents()->set_name("p.yaml");
-    request.mutable_documents(0)->set_yaml(yaml);
-    v1::PolicyDocuments response;
-    grpc::ClientContext context;
-    const grpc::Status put =
-        v1::Admin::NewStub(socket.channel())->PutPolicy(&context, request, &response);
-    ASSERT_TRUE(put.ok()) << put.error_message();
-  }
+  void PinTheIssuer() { proxy_.issuer_pin = Admin().RootPin(); }
+  void PutPolicy(const std::string& yaml) { Admin().PutPolicy(yaml); }
 
   void StartProxy() {
     snapshots_.clear();
@@ -184,13 +148,12 @@ TEST_F(IssuedIdentityTest, BothSidesRestartWithoutANewToken) {
 }
 
 TEST_F(IssuedIdentityTest, AUnixSocketIsEvidenceEnough) {
-  const rpc::IssuerChannel socket = Socket();
   v1::CreateEntryRequest request;
   request.mutable_entry()->set_spiffe_id(kWeb);
   request.mutable_entry()->add_selectors("unix:uid:" + std::to_string(getuid()));
   v1::Entry response;
   grpc::ClientContext context;
-  ASSERT_TRUE(v1::Admin::NewStub(socket.channel())->CreateEntry(&context, request, &response).ok());
+  ASSERT_TRUE(Admin().stub().CreateEntry(&context, request, &response).ok());
   proxy_.issuer = "unix:" + dir_.Path("issuer.sock");
   proxy_.trust_domain.clear();
   proxy_.join_token_file.clear();
@@ -205,13 +168,12 @@ class ShortLivedIdentityTest : public IssuedIdentityTest {
   ShortLivedIdentityTest() : IssuedIdentityTest(absl::Seconds(10)) {}
 
   grpc::Status Rotate(v1::RotationStep step) const {
-    const rpc::IssuerChannel socket = Socket();
     v1::RotateCaRequest request;
     request.set_kind(v1::CA_KIND_ROOT);
     request.set_step(step);
     v1::CaStatus response;
     grpc::ClientContext context;
-    return v1::Admin::NewStub(socket.channel())->RotateCa(&context, request, &response);
+    return Admin().stub().RotateCa(&context, request, &response);
   }
   const x509::TrustBundle& Bundle() const {
     return *snapshots_.back()->bundles->Find("example.org");

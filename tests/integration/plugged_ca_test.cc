@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A CA from a directory under a proxy that is connected: chains, changes, and nothing lost by them.
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
 #include <gtest/gtest.h>
 
 #include <memory>
 #include <string>
 
-#include "common/rpc/issuer_channel.h"
-#include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "control/service/issuer_process.h"
-#include "postern/v1/admin.grpc.pb.h"
 #include "proxy/identity/identity_manager.h"
+#include "tests/integration/issuer_admin.h"
 #include "tests/testing/ca_mount.h"
 #include "tests/testing/run_loop.h"
 #include "tests/testing/temp_dir.h"
@@ -47,16 +43,8 @@ class PluggedCaTest : public ::testing::Test {
     proxy_.issuer = "127.0.0.1:" + std::to_string(issuer_->grpc_port());
   }
   void StartProxy() {
-    rpc::IssuerChannelOptions options;
-    options.target = "unix:" + dir_.Path("issuer.sock");
-    const rpc::IssuerChannel socket = rpc::IssuerChannel::Create(options).value();
-    v1::CreateTokenRequest request;
-    request.mutable_entry()->set_spiffe_id("spiffe://example.org/web");
-    v1::CreateTokenResponse response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(
-        v1::Admin::NewStub(socket.channel())->CreateToken(&context, request, &response).ok());
-    dir_.Write("token", response.token());
+    testing::IssuerAdmin admin(dir_.Path("issuer.sock"));
+    dir_.Write("token", admin.CreateToken("spiffe://example.org/web"));
     proxy_.trust_domain = "example.org";
     proxy_.state_dir = dir_.Path("proxy");
     proxy_.join_token_file = dir_.Path("token");
@@ -139,16 +127,9 @@ TEST_F(PluggedCaTest, ACaOfTheIssuersOwnGivesWay) {
   }
   StartIssuer();
   // It begins with its own CA, whose root proxies know; here a proxy that knows both.
-  rpc::IssuerChannelOptions options;
-  options.target = "unix:" + dir_.Path("issuer.sock");
-  const rpc::IssuerChannel socket = rpc::IssuerChannel::Create(options).value();
-  v1::BundleSet bundles;
-  grpc::ClientContext context;
-  ASSERT_TRUE(v1::Admin::NewStub(socket.channel())
-                  ->GetBundles(&context, v1::GetBundlesRequest(), &bundles)
-                  .ok());
-  ASSERT_EQ(bundles.bundles(0).root_der_size(), 1);
-  const auto own = x509::CertificateFromDer(base::AsBytes(bundles.bundles(0).root_der(0))).value();
+  testing::IssuerAdmin admin(dir_.Path("issuer.sock"));
+  ASSERT_EQ(admin.Bundles().bundles(0).root_der_size(), 1);
+  const x509::X509Ptr own = admin.Root();
   EXPECT_NE(X509_cmp(own.get(), root_.root()), 0);
   Until([&] {
     return issuer_->Metrics().find("postern_issuer_ca_changes_total 1") != std::string::npos;

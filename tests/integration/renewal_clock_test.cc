@@ -2,8 +2,6 @@
 // A proxy's identity over outages, sleeps and clocks that are wrong, with the real issuer: what
 // recovers by itself, and what is said meanwhile.
 #include <gmock/gmock.h>
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,12 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "common/rpc/issuer_channel.h"
 #include "common/x509/certificate.h"
 #include "control/service/issuer_process.h"
-#include "postern/v1/admin.grpc.pb.h"
 #include "proxy/identity/identity_manager.h"
 #include "tests/fakes/shifted_clock.h"
+#include "tests/integration/issuer_admin.h"
 #include "tests/testing/run_loop.h"
 #include "tests/testing/temp_dir.h"
 
@@ -39,7 +36,7 @@ class RenewalClockTest : public ::testing::Test {
     proxy_.join_token_file = dir_.Path("token");
     proxy_.issuer = "127.0.0.1:" + std::to_string(port_);
     MakeToken();
-    PinTheIssuer();
+    proxy_.issuer_pin = Admin().RootPin();
   }
   ~RenewalClockTest() override {
     manager_.reset();
@@ -54,33 +51,9 @@ class RenewalClockTest : public ::testing::Test {
     issuer_ = service::IssuerProcess::Start(config, issuer_clock_).value();
     port_ = issuer_->grpc_port();
   }
-  rpc::IssuerChannel Socket() const {
-    rpc::IssuerChannelOptions options;
-    options.target = "unix:" + dir_.Path("issuer.sock");
-    return rpc::IssuerChannel::Create(options).value();
-  }
-  void MakeToken() {
-    const rpc::IssuerChannel socket = Socket();
-    v1::CreateTokenRequest request;
-    request.mutable_entry()->set_spiffe_id("spiffe://example.org/web");
-    v1::CreateTokenResponse response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(
-        v1::Admin::NewStub(socket.channel())->CreateToken(&context, request, &response).ok());
-    dir_.Write("token", response.token());
-  }
-  void PinTheIssuer() {
-    const rpc::IssuerChannel socket = Socket();
-    v1::BundleSet response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(v1::Admin::NewStub(socket.channel())
-                    ->GetBundles(&context, v1::GetBundlesRequest(), &response)
-                    .ok());
-    const auto root =
-        x509::CertificateFromDer(base::AsBytes(response.bundles(0).root_der(0))).value();
-    proxy_.issuer_pin = std::string(base::AsText(x509::Sha256OfCertificate(root.get())));
-  }
 
+  testing::IssuerAdmin Admin() const { return testing::IssuerAdmin(dir_.Path("issuer.sock")); }
+  void MakeToken() { dir_.Write("token", Admin().CreateToken("spiffe://example.org/web")); }
   void StartProxy() {
     snapshots_ = 0;
     manager_ = IdentityManager::Create(proxy_, *loop_, proxy_clock_,

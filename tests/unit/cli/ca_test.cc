@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "cli/cli.h"
 #include "common/x509/certificate.h"
 #include "tests/testing/test_ca.h"
 #include "tests/unit/cli/fake_admin.h"
+#include "tests/unit/cli/run_command.h"
 
 namespace postern::cli {
 namespace {
@@ -21,24 +20,11 @@ using ::testing::HasSubstr;
 
 class CaCommandTest : public ::testing::Test {
  protected:
-  struct Outcome {
-    int status = -1;
-    std::string out, err;
-  };
   Outcome Ask(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "ca");
     arguments.push_back("--socket");
     arguments.push_back(admin_.socket());
-    std::vector<const char*> argv = {"postern"};
-    for (const std::string& argument : arguments)
-      argv.push_back(argument.c_str());
-    std::ostringstream out;
-    std::ostringstream err;
-    Outcome outcome;
-    outcome.status = cli::Run(static_cast<int>(argv.size()), argv.data(), out, err);
-    outcome.out = out.str();
-    outcome.err = err.str();
-    return outcome;
+    return RunWith(arguments);
   }
   // What the issuer tells, in this order.
   v1::CaStatus& Tell(const std::string& phase, v1::CaKind kind = v1::CA_KIND_ROOT) {
@@ -153,12 +139,10 @@ TEST_F(CaCommandTest, GivesUpWhenItsTimeIsOverAndLeavesTheRotationWhereItIs) {
 }
 
 TEST_F(CaCommandTest, SaysWhatIsWrongWithTheSocketAtOnce) {
-  std::ostringstream out;
-  std::ostringstream err;
-  const std::vector<const char*> argv = {"postern", "ca",       "rotate",         "--kind",
-                                         "root",    "--socket", "/nowhere/x.sock"};
-  EXPECT_EQ(cli::Run(static_cast<int>(argv.size()), argv.data(), out, err), 1);
-  EXPECT_THAT(err.str(), HasSubstr("no such socket"));
+  const Outcome refused =
+      RunWith({"ca", "rotate", "--kind", "root", "--socket", "/nowhere/x.sock"});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.err, HasSubstr("no such socket"));
 }
 
 }  // namespace

@@ -9,13 +9,13 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "common/x509/certificate.h"
 #include "common/x509/key.h"
 #include "common/x509/member_key.h"
 #include "tests/testing/test_ca.h"
 #include "tests/unit/cli/fake_admin.h"
+#include "tests/unit/cli/run_command.h"
 
 namespace postern::cli {
 namespace {
@@ -26,24 +26,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
-Outcome RunWith(const std::vector<std::string>& arguments) {
-  std::vector<const char*> argv = {"postern"};
-  for (const std::string& argument : arguments)
-    argv.push_back(argument.c_str());
-  std::ostringstream out;
-  std::ostringstream err;
-  Outcome outcome;
-  outcome.status = Run(static_cast<int>(argv.size()), argv.data(), out, err);
-  outcome.out = out.str();
-  outcome.err = err.str();
-  return outcome;
-}
 
 // A variable of the environment for one test.
 class Environment {

@@ -3,13 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "cli/cli.h"
 #include "common/base/file.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/unit/cli/run_command.h"
 
 namespace postern::cli {
 namespace {
@@ -51,27 +50,12 @@ metadata: {name: kubelet}
 spec: {ports: [9001], cidrs: [192.0.2.1]}
 )";
 
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
 class PolicyTest : public ::testing::Test {
  protected:
   std::string File(const std::string& name, const std::string& text) {
     const std::string path = directory_.Path(name);
     EXPECT_TRUE(base::WriteFileAtomically(path, text, 0600).ok());
     return path;
-  }
-  static Outcome RunWith(std::vector<std::string> words) {
-    words.insert(words.begin(), "postern");
-    std::vector<const char*> argv;
-    for (const std::string& word : words) {
-      argv.push_back(word.c_str());
-    }
-    std::ostringstream out, err;
-    const int status = cli::Run(static_cast<int>(argv.size()), argv.data(), out, err);
-    return {status, out.str(), err.str()};
   }
   Outcome Check(const std::vector<std::string>& more) {
     std::vector<std::string> words = {"policy", "check", "-f", policy_};

@@ -6,15 +6,14 @@
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "cli/cli.h"
 #include "common/base/bytes.h"
 #include "common/x509/certificate.h"
 #include "tests/testing/test_ca.h"
 #include "tests/unit/cli/fake_admin.h"
+#include "tests/unit/cli/run_command.h"
 
 namespace postern::cli {
 namespace {
@@ -25,27 +24,12 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
 class RevokeTest : public ::testing::Test {
  protected:
   Outcome Ask(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {"postern", "revoke"});
+    arguments.insert(arguments.begin(), "revoke");
     arguments.insert(arguments.end(), {"--socket", admin_.socket()});
-    std::vector<const char*> argv;
-    for (const std::string& argument : arguments) {
-      argv.push_back(argument.c_str());
-    }
-    std::ostringstream out;
-    std::ostringstream err;
-    Outcome outcome;
-    outcome.status = cli::Run(static_cast<int>(argv.size()), argv.data(), out, err);
-    outcome.out = out.str();
-    outcome.err = err.str();
-    return outcome;
+    return RunWith(arguments);
   }
   std::string File(const std::string& name, const std::string& content) {
     const std::string path = admin_.directory() + "/" + name;

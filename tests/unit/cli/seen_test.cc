@@ -4,14 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <mutex>
-#include <sstream>
 #include <string>
-#include <vector>
 
-#include "cli/cli.h"
 #include "common/base/strings.h"
 #include "tests/testing/sockets.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/unit/cli/run_command.h"
 
 namespace postern::cli {
 namespace {
@@ -19,19 +17,10 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-struct Outcome {
-  int status = -1;
-  std::string err;
-};
-
 class SeenTest : public ::testing::Test {
  protected:
   static Outcome Forget(const std::string& socket, const std::string& destination) {
-    const std::vector<const char*> argv = {"postern",        "seen",         "forget",
-                                           "--admin-socket", socket.c_str(), destination.c_str()};
-    std::ostringstream out, err;
-    const int status = cli::Run(static_cast<int>(argv.size()), argv.data(), out, err);
-    return {status, err.str()};
+    return RunWith({"seen", "forget", "--admin-socket", socket, destination});
   }
   // Asks a proxy that answers so; `request_` is what it was asked.
   Outcome ForgetAt(int answer, const std::string& body) {

@@ -11,6 +11,7 @@
 #include "tests/fakes/fake_clock.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/test_ca.h"
+#include "tests/unit/control/federation/neighbours.h"
 
 namespace postern::federation {
 namespace {
@@ -18,15 +19,6 @@ namespace {
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using testing::TestCa;
-
-constexpr char kWeb[] = "trust-domain=b.test,url=https://b.test/,profile=https_web";
-constexpr char kSelf[] =
-    "trust-domain=b.test,url=https://b.test/,profile=https_spiffe,"
-    "endpoint-id=spiffe://b.test/postern/identity";
-
-x509::TrustDomain Td(std::string_view name) {
-  return *x509::TrustDomain::Parse(name);
-}
 
 class BundleAgeTest : public ::testing::Test {
  protected:

@@ -357,12 +357,18 @@ class MeshTest(unittest.TestCase):
     """Test cases that share one mesh, made by `make_mesh`; each failure shows the programs' logs."""
 
     mesh = None
+    # What the default mesh is made with.
+    mesh_options = {}
+    client_words = ()
+    echo_port = None
 
     @classmethod
     def make_mesh(cls):
-        mesh = Mesh()
+        mesh = Mesh(**cls.mesh_options)
         cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
+        mesh.add_pair(cls.client_words)
+        if cls.echo_port is not None:
+            mesh.serve("echo", cls.echo_port)
         return mesh
 
     @classmethod

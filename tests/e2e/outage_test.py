@@ -34,14 +34,8 @@ class ExpiryTest(harness.MeshTest):
     """The issuer is away until every certificate has ended, and comes back within the grace."""
 
     TTL = 20
-
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl=f"{cls.TTL}s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
-        mesh.serve("echo", 7000)
-        return mesh
+    mesh_options = {"svid_ttl": f"{TTL}s"}
+    echo_port = 7000
 
     def test_refuses_when_all_has_ended_and_recovers_by_itself(self):
         client, server = self.proxy("client"), self.proxy("server")
@@ -284,13 +278,8 @@ class RootsTest(harness.MeshTest):
 class CutTest(harness.MeshTest):
     """The way to the issuer is cut without a word, no FIN and no RST, for longer than --max-stale."""
 
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh()
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair(client_words=["--max-stale", "30s"])
-        mesh.serve("echo", 7000)
-        return mesh
+    client_words = ("--max-stale", "30s")
+    echo_port = 7000
 
     def test_notices_refuses_what_is_new_when_it_is_stale_and_recovers(self):
         client = self.proxy("client")

@@ -48,13 +48,8 @@ def past_expiry(proxy, direction):
 
 
 class ReauthTest(harness.MeshTest):
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl=f"{TTL}s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
-        mesh.serve("echo", 7000)
-        return mesh
+    mesh_options = {"svid_ttl": f"{TTL}s"}
+    echo_port = 7000
 
     def test_a_connection_outlives_many_lifetimes_of_both_certificates(self):
         client, server = self.proxy("client"), self.proxy("server")
@@ -93,13 +88,9 @@ class ReauthTest(harness.MeshTest):
 class CloseTest(harness.MeshTest):
     """--on-peer-expiry close, where the peer cannot prove itself again: a server to its client."""
 
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl=f"{TTL}s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair(client_words=["--on-peer-expiry", "close"])
-        mesh.serve("echo", 7000)
-        return mesh
+    mesh_options = {"svid_ttl": f"{TTL}s"}
+    client_words = ("--on-peer-expiry", "close")
+    echo_port = 7000
 
     def test_the_connection_ends_with_the_servers_certificate(self):
         client = self.proxy("client")

@@ -43,14 +43,8 @@ class RenewalTest(harness.MeshTest):
     """A lifetime of 10 s: a renewal about every five."""
 
     TTL = 10
-
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl="10s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
-        mesh.serve("echo", 7000)
-        return mesh
+    mesh_options = {"svid_ttl": f"{TTL}s"}
+    echo_port = 7000
 
     def age_of_served_certificate(self):
         """What a new connection to the server sees: seconds since the leaf was issued."""
@@ -92,13 +86,8 @@ class RenewalTest(harness.MeshTest):
 class OutageTest(harness.MeshTest):
     """The issuer is away for longer than a renewal takes to come round."""
 
-    @classmethod
-    def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl="20s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
-        mesh.serve("echo", 7000)
-        return mesh
+    mesh_options = {"svid_ttl": "20s"}
+    echo_port = 7000
 
     def test_traffic_goes_on_and_renewal_resumes_by_itself(self):
         # Both certificates are new, so that the outage holds a whole interval (12 s at most) and ends

@@ -32,13 +32,12 @@ class Traffic:
 
 
 class RotationTest(harness.MeshTest):
+    mesh_options = {"svid_ttl": "10s"}
+    echo_port = 7000
 
     @classmethod
     def make_mesh(cls):
-        mesh = harness.Mesh(svid_ttl="10s")
-        cls.addClassCleanup(mesh.close)
-        mesh.add_pair()
-        mesh.serve("echo", 7000)
+        mesh = super().make_mesh()
         cls.light = [cls.add_light(mesh, i) for i in range(LIGHT)]
         for i in range(LIGHT):
             wait_until(lambda n=i: cls.light_is_ready(n), 20, f"light proxy {i}")

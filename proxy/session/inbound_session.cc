@@ -83,6 +83,14 @@ bool InboundSession::RefusesDestination(const net::SocketAddress& destination) {
          absl::InvalidArgumentError(base::StrCat(destination.ToString(), " is this proxy itself")));
     return true;
   }
+  // Where the command of `postern run` has closed its own listener ours beside it still stands, and
+  // gets what is meant for the command: from us at first, and then for ever.
+  if (via().handed && via().target == destination) {
+    Fail(CloseReason::kSelfLoop, Side::kDownstream,
+         absl::UnavailableError(
+             base::StrCat("the application does not listen at ", destination.ToString())));
+    return true;
+  }
   // No rule of ours redirects loopback destinations: somebody outside asks for what listens on this
   // host alone.
   if (destination.ip().IsLoopback() && !peer_address().ip().IsLoopback()) {

@@ -4,6 +4,7 @@ their own, in a namespace without any rule. The server stands behind a proxy wit
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -456,6 +457,34 @@ http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b
         wait_until(lambda: self.mutual_inbound() == 2, what="the client's records")
         command.send_signal(signal.SIGQUIT)
         self.assertEqual(command.wait(15), 0)
+
+    def test_a_port_that_the_command_has_closed_ends_in_a_reset_and_not_in_a_loop(self):
+        code = ("import socket, sys\nserver = socket.create_server(('', int(sys.argv[1])))\n"
+                "print('ready', flush=True); sys.stdin.readline(); server.close()\n"
+                "print('closed', flush=True); sys.stdin.readline()\n")
+        command = self.mesh.lab.start(self.mesh.client, *self.words("--peer-mode", "permissive"), PYTHON,
+                                      "-c", code, "7400", uid=PROXY_UID, stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE)
+        try:
+            self.assertEqual(command.stdout.readline(), b"ready\n", harness.tail(self.log))
+            command.stdin.write(b"\n")
+            command.stdin.flush()
+            self.assertEqual(command.stdout.readline(), b"closed\n")
+            with contextlib.suppress(ConnectionResetError), \
+                    self.mesh.back.connect("198.18.2.1", 7400) as sock:
+                sock.sendall(b"ping")
+                self.assertEqual(sock.recv(100), b"")
+            # The caller's, and the one that has come back.
+            wait_until(lambda: len(self.reasons()) >= 2, what=self.reasons)
+        finally:
+            self.mesh.lab.stop(command)
+            command.stdin.close()
+            command.stdout.close()
+        self.assertEqual(self.reasons(), ["reset", "self_loop"])
+
+    def reasons(self):
+        with open(self.access, encoding="utf-8") as file:
+            return sorted(json.loads(line)["reason"] for line in file if line.endswith("\n"))
 
     def pings(self, address, port):
         with contextlib.suppress(ConnectionResetError), \

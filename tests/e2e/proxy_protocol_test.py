@@ -40,12 +40,15 @@ class ProxyProtocolTest(harness.MeshTest):
     @classmethod
     def start_nginx(cls, mesh):
         says = "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr"
-        if cls.has_tlvs:
-            says += " $proxy_protocol_tlv_0xd0 $proxy_protocol_tlv_ssl_version"
+        # The client's SPIFFE ID, and what is in the TLV about its TLS.
+        tlvs = ("id=$proxy_protocol_tlv_0xd0 version=$proxy_protocol_tlv_ssl_version "
+                "cipher=$proxy_protocol_tlv_ssl_cipher verify=$proxy_protocol_tlv_ssl_verify"
+                if cls.has_tlvs else "")
         servers.start_nginx(mesh, NGINX, f"""log_format who '$proxy_protocol_addr $status';
   access_log {mesh.path('nginx.access.log')} who;
   server {{ listen 0.0.0.0:{NGINX} proxy_protocol; listen [::]:{NGINX} proxy_protocol;
-    location / {{ default_type text/plain; return 200 "{says}\\n"; }} }}""")
+    default_type text/plain; location / {{ return 200 "{says}\\n"; }}
+    location = /tlvs {{ return 200 "{says} {tlvs}\\n"; }} }}""")
 
     @classmethod
     def start_haproxy(cls, mesh):
@@ -65,12 +68,12 @@ frontend it
                        stderr=subprocess.DEVNULL)
         servers.await_port(mesh, HAPROXY)
 
-    def curl(self, space, address, port):
+    def curl(self, space, address, port, path=""):
         """The words of the answer, and the record of the server's proxy about the connection."""
         server = self.proxy("server")
         before = len(server.access_log())
         words = space.run("curl", "-sS", "--fail", "--max-time", "10",
-                          f"http://{url_host(address)}:{port}/").stdout.split()
+                          f"http://{url_host(address)}:{port}/{path}").stdout.split()
 
         def record():  # not that of a connection from before, which may come late
             return [one for one in server.access_log()[before:]
@@ -86,8 +89,6 @@ frontend it
                                              record["downstream"].rpartition(":")[2],
                                              SERVER[family]])
                 self.assertEqual(record["downstream"], f"{url_host(words[0])}:{words[1]}")
-                self.assertEqual(words[3:], [CLIENT_ID, "TLSv1.3"]
-                                 if self.has_tlvs and port == NGINX else [])
         with self.subTest(mesh=False):
             words, record = self.curl(self.mesh.back, SERVER_BACK, port)
             self.assertEqual(record["security"], "plaintext")
@@ -95,6 +96,19 @@ frontend it
 
     def test_nginx_is_told_of_mesh_and_plaintext_clients(self):
         self.assert_told(NGINX)
+
+    def test_nginx_is_told_the_identity_and_the_tls(self):
+        if not self.has_tlvs:
+            self.skipTest("distribution: nginx %d.%d.%d has no variables for TLVs, %d.%d.%d has"
+                          % (*nginx_version(), *NGINX_WITH_TLVS))
+        for family in (4, 6):
+            with self.subTest(family=family):
+                words, record = self.curl(self.mesh.client, SERVER[family], NGINX, "tlvs")
+                self.assertEqual(words[3:], [f"id={CLIENT_ID}", "version=TLSv1.3",
+                                             f"cipher={record['tls_cipher']}", "verify=0"])
+        with self.subTest(mesh=False):
+            words, _ = self.curl(self.mesh.back, SERVER_BACK, NGINX, "tlvs")
+            self.assertEqual(words[3:6], ["id=", "version=", "cipher="])
 
     def test_haproxy_which_checks_the_checksum_is_told_of_them_too(self):
         if not self.has_haproxy:

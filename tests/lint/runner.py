@@ -68,12 +68,13 @@ class RunnerTest(unittest.TestCase):
         self.assertEqual(len(self.run_file("import nothing_of_this_name").failed), 1)
         self.assertEqual(len(self.run_file("# no test here").failed), 1)
 
-    def test_refuses_a_skip_where_namespaces_are_required_but_lets_soak_tests_be_skipped(self):
+    def test_refuses_a_skip_where_namespaces_are_required_but_for_what_may_be_skipped(self):
         text = ("import unittest\nclass T(unittest.TestCase):\n"
                 " def test_a(self): self.skipTest('{}')\n")
         required = {"POSTERN_REQUIRE_NETNS": "1"}
         self.assertEqual(len(self.run_file(text.format("not root"), "e2e", required).failed), 1)
-        self.assertEqual(len(self.run_file(text.format("soak: long"), "e2e", required).skipped), 1)
+        for reason in ("soak: long", "distribution: too old"):
+            self.assertEqual(len(self.run_file(text.format(reason), "e2e", required).skipped), 1)
         self.assertEqual(len(self.run_file(text.format("not root"), "unit", required).skipped), 1)
 
     def test_reads_each_case_of_a_gtest_result_file(self):

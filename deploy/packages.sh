@@ -21,7 +21,7 @@ postern_packages_run=(
 postern_packages_test=(
   "${postern_packages_run[@]}"
   libgtest-dev libgmock-dev python3 binutils redis-server redis-tools postgresql postgresql-client
-  iperf3 netcat-openbsd faketime haproxy wrk
+  iperf3 netcat-openbsd faketime haproxy wrk rsync mosquitto mosquitto-clients
   softhsm2 "pkcs11-provider|libengine-pkcs11-openssl"
   e2fsprogs # a disk that becomes read-only
   systemd valgrind libbenchmark-dev # tests that would be skipped: units, instructions, micro-benchmarks

@@ -9,7 +9,6 @@ import subprocess
 import unittest
 
 import harness
-import lab
 import servers
 from harness import SERVER, url_host
 from lab import wait_until
@@ -115,83 +114,6 @@ class NginxTest(harness.MeshTest):
         for address in (SERVER[4], SERVER[6]):
             self.assertIn("postern_connections_opened_total", self.mesh.client.run(
                 "curl", "-sS", "--fail", f"http://{url_host(address)}:15020/metrics").stdout)
-
-
-class DatabasesTest(harness.MeshTest):
-    """Servers that speak second, and one that speaks first."""
-
-    def exchange_is_hidden(self, function, marks):
-        wire = self.mesh.capture(self.mesh.server, WIRE)
-        records = len(self.proxy("server").access_log())
-        function()
-        seen = wire.stop()
-        for mark in marks:
-            self.assertNotIn(mark, seen)
-        self.assertIn(b"\x17\x03\x03", seen)
-        wait_until(lambda: len(self.proxy("server").access_log()) > records, what="record")
-        self.assert_mutual_tls(records)
-
-    def test_redis(self):
-        mesh = self.mesh
-        mesh.lab.start(mesh.server, "redis-server", "--port", "6379", "--bind", "0.0.0.0", "::",
-                       "--protected-mode", "no", "--save", "", "--dir", mesh.directory,
-                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_until(lambda: mesh.server.run("redis-cli", "ping", check=False).stdout == "PONG\n",
-                   what="redis")
-        value = "the-secret-value-" * 1000
-
-        def talk():
-            for family in (4, 6):
-                cli = ("redis-cli", "-h", SERVER[family])
-                self.assertEqual(mesh.client.run(*cli, "-x", "set", f"key{family}",
-                                                 input=value).stdout, "OK\n")
-                self.assertEqual(mesh.client.run(*cli, "get", f"key{family}").stdout.strip(), value)
-                self.assertEqual(mesh.client.run(*cli, "incr", f"count{family}").stdout, "1\n")
-
-        self.exchange_is_hidden(talk, [b"the-secret-value", b"$7\r\nCOMMAND"])
-
-    def test_postgresql(self):
-        mesh = self.mesh
-        servers.start_postgresql(mesh)
-
-        def talk():
-            for family in (4, 6):
-                done = mesh.client.run("psql", "-h", SERVER[family], "-U", "postgres", "-At", "-c",
-                                       "select 'the-secret-row', sum(i) from generate_series(1,100000) i")
-                self.assertEqual(done.stdout, "the-secret-row|5000050000\n")
-
-        self.exchange_is_hidden(talk, [b"the-secret-row", b"generate_series"])
-
-    def test_a_server_that_speaks_first(self):
-        self.mesh.serve("smtp", 2525)
-
-        def talk():
-            for family in (4, 6):
-                with contextlib.closing(self.mesh.client.connect(SERVER[family], 2525)) as sock:
-                    lines = sock.makefile("rb")
-                    self.assertEqual(lines.readline(), b"220 mail.example ESMTP\r\n")
-                    sock.sendall(b"EHLO the-secret-client\r\n")
-                    self.assertEqual(lines.readline(), b"250 EHLO the-secret-client\r\n")
-                    sock.sendall(b"QUIT\r\n")
-                    self.assertEqual(lines.readline(), b"221 bye\r\n")
-                    self.assertEqual(lines.readline(), b"")
-
-        self.exchange_is_hidden(talk, [b"220 mail.example", b"the-secret-client"])
-
-    def test_iperf3_both_ways(self):
-        mesh = self.mesh
-        mesh.lab.start(mesh.server, "iperf3", "-s", stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL)
-        def listens():
-            return ":1451" in mesh.server.run("cat", "/proc/net/tcp", "/proc/net/tcp6").stdout
-        wait_until(listens, what="iperf3")
-        for words in (["-4"], ["-6", "-R"]):
-            with self.subTest(words=words):
-                address = SERVER[4] if "-4" in words else SERVER[6]
-                done = mesh.client.run("iperf3", "-c", address, "-t", "2", "-P", "4", *words)
-                self.assertIn("iperf Done.", done.stdout)
-        for name in ("client", "server"):
-            self.proxy(name).wait_idle()
 
 
 class MannersTest(harness.MeshTest):

@@ -59,10 +59,11 @@ def parse_metrics(text):
 
 class Proxy:
     """One postern-proxy and what it says of itself. It runs as `uid`, which keeps `capabilities`; a
-    second one on a host has other ports."""
+    second one on a host has other ports, and one of `postern run` its command `last`."""
 
-    def __init__(self, mesh, name, space, command, uid=PROXY_UID, capabilities=(), ports=PORTS):
-        self.mesh, self.name, self.space, self.command = mesh, name, space, command
+    def __init__(self, mesh, name, space, command, uid=PROXY_UID, capabilities=(), ports=PORTS,
+                 last=()):
+        self.mesh, self.name, self.space, self.command, self.last = mesh, name, space, command, last
         self.uid, self.capabilities, self.ports = uid, capabilities, ports
         self.log_path = os.path.join(mesh.directory, f"{name}.log")
         self.access_path = os.path.join(mesh.directory, f"{name}.access.log")
@@ -73,7 +74,7 @@ class Proxy:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = self.mesh.lab.start(
-                self.space, *self.command, "--access-log", self.access_path, uid=self.uid,
+                self.space, *self.command, "--access-log", self.access_path, *self.last, uid=self.uid,
                 capabilities=self.capabilities, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self, timeout=40):
@@ -321,6 +322,15 @@ class Mesh:
         self.add_workload("client", self.client, "198.18.2.2", *client_words)
         for proxy in self.proxies.values():
             proxy.wait_ready()
+
+    def run_words(self, name, issuer_address, label, *flags, entry=(), uid=PROXY_UID):
+        """`postern run` up to its "--", as the workload `name`; the files of this run are LABEL.*."""
+        self.new_token(name, *entry, uid=uid)
+        os.rename(self.path(f"{name}.token"), self.path(f"{label}.run.token"))
+        return [self.tool("postern"), "run", "--issuer", f"{issuer_address}:15012", "--issuer-pin",
+                self.pin(), "--trust-domain", TRUST_DOMAIN, "--join-token-file",
+                self.path(f"{label}.run.token"), "--state-dir",
+                self.private_directory(f"{label}.state", uid), *flags]
 
     # Applications.
     def app(self, space, *words, **options):

@@ -16,13 +16,12 @@ import unittest
 
 import harness
 import lab
-import servers
 from harness import CLIENT, CLIENT_ID, HERE, PROXY_UID, SERVER, SERVER_ID, TRUST_DOMAIN, url_host
 from lab import wait_until
 
 BACK = "198.18.2.2"  # in no mesh: what goes there is plaintext, if it is let go at all
 PYTHON = "/usr/bin/python3"  # one that every user can run
-ECHO, WEB, REDIS, PLAIN, NOBODY = 7000, 8000, 6379, 7100, 7999
+ECHO, WEB, PLAIN, NOBODY = 7000, 8000, 7100, 7999
 
 # Connects, echoes, loses its proxy, and tries again.
 LOSES_ITS_PROXY = """
@@ -156,12 +155,8 @@ class RunTest(harness.MeshTest):
         mesh = self.mesh
         self.access = mesh.owned_file(f"run{number}.access.log", "")
         self.log = mesh.owned_file(f"run{number}.log", "")
-        mesh.new_token(name, *entry)
-        os.rename(mesh.path(f"{name}.token"), mesh.path(f"run{number}.token"))
-        return [mesh.tool("postern"), "run", "--issuer", f"{BACK}:15012", "--issuer-pin", mesh.pin(),
-                "--trust-domain", TRUST_DOMAIN, "--join-token-file", mesh.path(f"run{number}.token"),
-                "--state-dir", mesh.private_directory(f"run{number}.state"),
-                "--access-log", self.access, "--proxy-log", self.log, *flags, "--"]
+        return [*mesh.run_words(name, BACK, f"run{number}", "--access-log", self.access, "--proxy-log",
+                                self.log, *flags, entry=entry), "--"]
 
     def run_it(self, *command, flags=(), check=True, **options):
         done = self.mesh.client.run(*self.words(*flags), *command, uid=PROXY_UID, check=False,
@@ -222,37 +217,6 @@ class RunTest(harness.MeshTest):
         with self.over_mtls(200):
             self.assertEqual(self.run_it(PYTHON, "-c", ASYNC_CLIENT, SERVER[4],
                                          str(ECHO)).stdout.strip(), "200")
-
-    def test_redis_answers(self):
-        redis = shutil.which("redis-server")
-        if redis is None:
-            self.skipTest("no redis-server")
-        self.mesh.lab.start(self.mesh.server, redis, "--port", str(REDIS), "--save", "",
-                            "--protected-mode", "no", stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL)
-        wait_until(lambda: self.listens(self.mesh.server, "127.0.0.1", REDIS), what="redis")
-        with self.over_mtls():
-            self.assertEqual(self.run_it("redis-cli", "-h", SERVER[4], "set", "a", "b").stdout, "OK\n")
-
-    def test_postgresql_answers_in_both_families(self):
-        servers.start_postgresql(self.mesh)
-        for family in (4, 6):
-            with self.subTest(family=family), self.over_mtls():
-                done = self.run_it("psql", "-h", SERVER[family], "-U", "postgres", "-At", "-c",
-                                   "select sum(i) from generate_series(1, 100000) i")
-                self.assertEqual(done.stdout, "5000050000\n")
-
-    def test_a_server_that_speaks_first_is_heard(self):
-        server = self.mesh.serve("smtp", 2525)
-        code = ("import socket, sys\nsock = socket.create_connection((sys.argv[1], 2525), 10)\n"
-                "print(sock.recv(100).decode().strip())\n")
-        try:
-            with self.over_mtls():
-                self.assertEqual(self.run_it(PYTHON, "-c", code, SERVER[4]).stdout,
-                                 "220 mail.example ESMTP\n")
-        finally:
-            self.mesh.lab.stop(server)
-            server.stdout.close()
 
     def test_what_the_command_starts_is_caught_too(self):
         with self.over_mtls(2):

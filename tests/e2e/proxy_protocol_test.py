@@ -14,12 +14,14 @@ from lab import run, wait_until
 
 NGINX, HAPROXY = 8080, 8081
 BACK = "198.18.3.2"
-NGINX_WITH_TLVS = (1, 23, 2)
+# From these versions on they can be asked for any TLV.
+NGINX_WITH_TLVS, HAPROXY_WITH_TLVS = (1, 23, 2), (2, 9, 0)
 
 
-def nginx_version():
-    text = run(["nginx", "-v"]).stderr
-    return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+def version(program):
+    done = run([program, "-v"])
+    found = re.search(r"(?:nginx/|version )(\d+)\.(\d+)\.(\d+)", done.stdout + done.stderr)
+    return tuple(int(part) for part in found.groups())
 
 
 class ProxyProtocolTest(harness.MeshTest):
@@ -30,10 +32,10 @@ class ProxyProtocolTest(harness.MeshTest):
         cls.addClassCleanup(mesh.close)
         mesh.add_pair((), ["--peer-mode", "permissive", "--proxy-protocol", str(NGINX),
                            "--proxy-protocol", str(HAPROXY)])
-        cls.has_tlvs = nginx_version() >= NGINX_WITH_TLVS
+        cls.nginx = version("nginx")
         cls.start_nginx(mesh)
-        cls.has_haproxy = shutil.which("haproxy") is not None
-        if cls.has_haproxy:
+        cls.haproxy = version("haproxy") if shutil.which("haproxy") else None
+        if cls.haproxy:
             cls.start_haproxy(mesh)
         return mesh
 
@@ -43,7 +45,7 @@ class ProxyProtocolTest(harness.MeshTest):
         # The client's SPIFFE ID, and what is in the TLV about its TLS.
         tlvs = ("id=$proxy_protocol_tlv_0xd0 version=$proxy_protocol_tlv_ssl_version "
                 "cipher=$proxy_protocol_tlv_ssl_cipher verify=$proxy_protocol_tlv_ssl_verify"
-                if cls.has_tlvs else "")
+                if cls.nginx >= NGINX_WITH_TLVS else "")
         servers.start_nginx(mesh, NGINX, f"""log_format who '$proxy_protocol_addr $status';
   access_log {mesh.path('nginx.access.log')} who;
   server {{ listen 0.0.0.0:{NGINX} proxy_protocol; listen [::]:{NGINX} proxy_protocol;
@@ -52,6 +54,7 @@ class ProxyProtocolTest(harness.MeshTest):
 
     @classmethod
     def start_haproxy(cls, mesh):
+        tlvs = "id=%[fc_pp_tlv(0xD0)]" if cls.haproxy >= HAPROXY_WITH_TLVS else ""
         with open(mesh.path("haproxy.cfg"), "w", encoding="ascii") as handle:
             handle.write(f"""defaults
   mode http
@@ -61,7 +64,7 @@ class ProxyProtocolTest(harness.MeshTest):
 frontend it
   bind 0.0.0.0:{HAPROXY} accept-proxy
   bind :::{HAPROXY} v6only accept-proxy
-  http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst]\\n"
+  http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] {tlvs}\\n"
 """)
         mesh.lab.start(mesh.server, "haproxy", "-db", "-f", mesh.path("haproxy.cfg"),
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -92,15 +95,18 @@ frontend it
         with self.subTest(mesh=False):
             words, record = self.curl(self.mesh.back, SERVER_BACK, port)
             self.assertEqual(record["security"], "plaintext")
-            self.assertEqual(words, [BACK, record["downstream"].rpartition(":")[2], SERVER_BACK])
+            self.assertEqual(words[:3], [BACK, record["downstream"].rpartition(":")[2], SERVER_BACK])
 
     def test_nginx_is_told_of_mesh_and_plaintext_clients(self):
         self.assert_told(NGINX)
 
+    def skip_before(self, program, found, wanted):
+        if found < wanted:
+            self.skipTest("distribution: %s %d.%d.%d cannot read TLVs, %d.%d.%d can"
+                          % (program, *found, *wanted))
+
     def test_nginx_is_told_the_identity_and_the_tls(self):
-        if not self.has_tlvs:
-            self.skipTest("distribution: nginx %d.%d.%d has no variables for TLVs, %d.%d.%d has"
-                          % (*nginx_version(), *NGINX_WITH_TLVS))
+        self.skip_before("nginx", self.nginx, NGINX_WITH_TLVS)
         for family in (4, 6):
             with self.subTest(family=family):
                 words, record = self.curl(self.mesh.client, SERVER[family], NGINX, "tlvs")
@@ -111,9 +117,20 @@ frontend it
             self.assertEqual(words[3:6], ["id=", "version=", "cipher="])
 
     def test_haproxy_which_checks_the_checksum_is_told_of_them_too(self):
-        if not self.has_haproxy:
+        if not self.haproxy:
             self.skipTest("haproxy is not installed")
         self.assert_told(HAPROXY)
+
+    def test_haproxy_is_told_the_identity(self):
+        if not self.haproxy:
+            self.skipTest("haproxy is not installed")
+        self.skip_before("haproxy", self.haproxy, HAPROXY_WITH_TLVS)
+        for family in (4, 6):
+            with self.subTest(family=family):
+                self.assertEqual(self.curl(self.mesh.client, SERVER[family], HAPROXY)[0][3:],
+                                 [f"id={CLIENT_ID}"])
+        with self.subTest(mesh=False):
+            self.assertEqual(self.curl(self.mesh.back, SERVER_BACK, HAPROXY)[0][3:], ["id="])
 
     def test_a_header_from_outside_is_not_believed(self):
         forged = (b"PROXY TCP4 192.0.2.66 198.18.3.1 1 8080\r\n",

@@ -21,7 +21,7 @@ constexpr std::string_view kIndex =
     "/failures     the last failed connections, with reason and mend\n"
     "/seen         destinations that were ever seen in the mesh\n"
     "/live /ready /metrics\n"
-    "POST /drain /shutdown /logging?level=LEVEL /seen/forget?destination=IP:PORT|all: over the "
+    "POST /drain /shutdown /logging?level=LEVEL /seen/forget?destination=IP:PORT|NAME:PORT|all: over the "
     "unix socket (--admin-socket) alone\n";
 
 }  // namespace

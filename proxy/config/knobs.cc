@@ -441,9 +441,10 @@ constexpr auto kKnobs = std::to_array<Knob>({
     {kTraffic, "outbound-default", "passthrough|deny",
      "What happens to destinations that are not in the mesh.", false,
      SetWord<&C::outbound_default, ParseOutboundDefault>, ShowWord<&C::outbound_default>},
-    {kTraffic, "require-mtls", "CIDR|all",
+    {kTraffic, "require-mtls", "CIDR|NAME|*.NAME|all",
      "Destinations that are reached over mTLS or not at all: a connection to one that is not in "
-     "the mesh is refused, whatever --outbound-default says.",
+     "the mesh is refused, whatever --outbound-default says. By name where a client says one "
+     "(--outbound-proxy); *.NAME is every name below NAME.",
      true, AddPlaintextBan, ShowPlaintextBans},
     {kTraffic, "application-tls", "PORT=wrap|pass",
      "What becomes of the application's own TLS to this port of a destination in the mesh: carried "

@@ -95,13 +95,13 @@ std::unique_ptr<EndpointDirectory::Query> EndpointCache::Lookup(
   const AddressKey key{destination.ip(), destination.port()};
   if (const auto fixed = static_destinations(); fixed != nullptr) {
     if (auto found = fixed->Find(key.ip, key.port); found.has_value()) {
-      NoteStatic(key);
+      NoteSeen(key);
       done(Answer(std::move(found)));
       return nullptr;
     }
   }
   if (!has_upstream_.load(std::memory_order_acquire)) {
-    done(WasInMesh(key) ? Downgrade(key) : Answer(std::nullopt));
+    done(WasSeen(key) ? Downgrade(key) : Answer(std::nullopt));
     return nullptr;
   }
   auto waiter = std::make_shared<Waiter>();
@@ -119,30 +119,47 @@ std::unique_ptr<EndpointDirectory::Query> EndpointCache::Lookup(
   return std::make_unique<WaitingQuery>(this, key, std::move(waiter));
 }
 
-// A destination that the file names counts as seen once it was asked for: taking it out of the file
-// is no leave to go on in plaintext.
-void EndpointCache::NoteStatic(const AddressKey& key) {
-  if (seen_ == nullptr) {
+// A destination that the file names, and a name that leads into the mesh, count as seen once they
+// were asked for: taking them out of the file, or leading elsewhere, is no leave to go on in
+// plaintext.
+void EndpointCache::NoteSeen(const SeenKey& key) {
+  if (seen_ == nullptr || !MarkSeen(key)) {
     return;
-  }
-  {
-    Shard& shard = ShardOf(key);
-    const std::lock_guard lock(shard.mutex);
-    if (shard.seen.size() >= SeenList::kMost / kShards || !shard.seen.insert(key).second) {
-      return;
-    }
   }
   main_.Post([weak = std::weak_ptr(alive_), this, key] {
     if (!weak.expired()) {
       seen_->Add(key);
+      MarkSeen(key);  // again: the list may have been reviewed meanwhile
     }
   });
 }
 
-bool EndpointCache::WasInMesh(const AddressKey& key) const {
+// True: it was not marked before, and there was room.
+bool EndpointCache::MarkSeen(const SeenKey& key) {
+  if (const NameKey* const name = key.name()) {
+    const std::lock_guard lock(names_mutex_);
+    return seen_names_.size() < SeenList::kMostNames && seen_names_.insert(*name).second;
+  }
+  const AddressKey& address = *key.address();
+  Shard& shard = ShardOf(address);
+  const std::lock_guard lock(shard.mutex);
+  return shard.seen.size() < SeenList::kMost / kShards && shard.seen.insert(address).second;
+}
+
+bool EndpointCache::WasSeen(const AddressKey& key) const {
   Shard& shard = ShardOf(key);
   const std::lock_guard lock(shard.mutex);
   return shard.seen.contains(key);
+}
+
+void EndpointCache::NoteName(std::string_view name, uint16_t port) {
+  NoteSeen(NameKey{std::string(name), port});
+}
+
+bool EndpointCache::WasInMesh(std::string_view name, uint16_t port) const {
+  const NameKey key{std::string(name), port};
+  const std::lock_guard lock(names_mutex_);
+  return seen_names_.contains(key);
 }
 
 EndpointCache::Found EndpointCache::FindOrWait(const AddressKey& key,
@@ -348,11 +365,13 @@ void EndpointCache::ReviewSeen() {
     const std::lock_guard lock(shard.mutex);
     shard.seen.clear();
   }
+  {
+    const std::lock_guard lock(names_mutex_);
+    seen_names_.clear();
+  }
   if (seen_ != nullptr) {
-    for (const AddressKey& key : seen_->keys()) {
-      Shard& shard = ShardOf(key);
-      const std::lock_guard lock(shard.mutex);
-      shard.seen.insert(key);
+    for (const SeenKey& key : seen_->keys()) {
+      MarkSeen(key);
     }
   }
   for (Shard& shard : shards_) {

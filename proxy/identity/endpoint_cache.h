@@ -24,8 +24,9 @@ namespace postern::identity {
 // answered to subscriptions, which are made on demand and dropped when nobody asked for a while.
 // Without an upstream (identity from files) only the static destinations are of the mesh.
 //
-// Threads: Lookup and IsMeshMember from any loop; everything else on the main loop. The map is
-// sharded, a shard's mutex is held for one find or insert, and never while calling back.
+// Threads: Lookup and what is asked of names and members from any loop; everything else on the main
+// loop. The map is sharded, a shard's mutex is held for one find or insert, and never while calling
+// back.
 class EndpointCache final : public EndpointDirectory {
  public:
   static constexpr size_t kMostEntries = 12000;       // below the issuer's limit for one stream
@@ -48,6 +49,8 @@ class EndpointCache final : public EndpointDirectory {
                                 std::function<void(Answer)> done) override;
   std::optional<config::MeshDestination> FindName(std::string_view name,
                                                   uint16_t port) const override;
+  void NoteName(std::string_view name, uint16_t port) override;
+  bool WasInMesh(std::string_view name, uint16_t port) const override;
   bool IsMeshMember(const base::IpAddress& ip) const override;
   bool AwaitsAnswer(const base::IpAddress& ip) const override;
 
@@ -100,8 +103,9 @@ class EndpointCache final : public EndpointDirectory {
   Found FindOrWait(const AddressKey& key, const std::shared_ptr<Waiter>& waiter);
   void OnUnanswered(const AddressKey& key, Place place);
   bool Watch(const AddressKey& key) const;
-  void NoteStatic(const AddressKey& key);
-  bool WasInMesh(const AddressKey& key) const;
+  void NoteSeen(const SeenKey& key);
+  bool MarkSeen(const SeenKey& key);
+  bool WasSeen(const AddressKey& key) const;
   void Store(const AddressKey& key, Answer answer, std::string wire, bool only_if_known);
   Answer Judge(const AddressKey& key, Answer answer, bool names_identity) const;
   void CountMember(const AddressKey& key, bool was, bool is);
@@ -119,6 +123,8 @@ class EndpointCache final : public EndpointDirectory {
 
   mutable std::mutex static_mutex_;
   std::shared_ptr<const config::DestinationSet> static_;  // guarded by static_mutex_
+  mutable std::mutex names_mutex_;
+  absl::flat_hash_set<NameKey> seen_names_;  // of the seen list; guarded by names_mutex_
   mutable std::mutex members_mutex_;
   absl::flat_hash_map<base::IpAddress, int> members_;  // guarded by members_mutex_
 

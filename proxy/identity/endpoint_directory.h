@@ -42,6 +42,12 @@ class EndpointDirectory {
     return std::nullopt;
   }
 
+  // A client asked for a name (in its one spelling) that leads into the mesh: plaintext to it is to
+  // be refused from now on, wherever it leads then. Any thread.
+  virtual void NoteName(std::string_view /*name*/, uint16_t /*port*/) {}
+  // Whether a name ever led into the mesh, unless an operator has said that it left. Any thread.
+  virtual bool WasInMesh(std::string_view /*name*/, uint16_t /*port*/) const { return false; }
+
   // Whether `ip` is the address of a known mesh member: such a client is waited for in permissive
   // mode, not answered in plaintext. Any thread.
   virtual bool IsMeshMember(const base::IpAddress& ip) const = 0;

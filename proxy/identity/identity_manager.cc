@@ -191,6 +191,8 @@ class IdentityManager::Impl final : public SourceSink {
         watched_files_(FilesToWatch(config)),
         events_(main, watched_files_, [this] { OnFileEvent(); }) {}
 
+  ~Impl() override { SaveSeen(); }  // of the time since the last poll
+
   absl::Status Load(const config::ProxyConfig& config, net::Loop& main);
   void Start();
   void Reload();
@@ -214,7 +216,7 @@ class IdentityManager::Impl final : public SourceSink {
 
   EndpointDirectory& endpoints() { return endpoints_; }
   const SeenList& seen() const { return seen_; }
-  absl::Status ForgetSeen(const std::optional<AddressKey>& destination);
+  absl::Status ForgetSeen(const std::optional<SeenKey>& destination);
   const base::Clock& clock() const { return clock_; }
   const TrustClock& times() const { return times_; }
   IdentityStatus status() const;
@@ -279,6 +281,11 @@ absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net:
       return Naming("--destinations", loaded.status());
     }
     endpoints_.SetStatic(*std::move(loaded));
+  }
+  if (!config.state_dir.empty()) {
+    if (auto status = base::EnsurePrivateDirectory(config.state_dir); !status.ok()) {
+      return Naming("--state-dir", status);
+    }
   }
   if (auto status = seen_.Reload(); !status.ok()) {
     return Naming("--state-dir", status);
@@ -361,7 +368,7 @@ void IdentityManager::Impl::RemindOfRoots() {
   }
 }
 
-// What static destinations have added; what the issuer's answers add is saved with them.
+// What static destinations and names have added; what the issuer's answers add is saved with them.
 void IdentityManager::Impl::SaveSeen() {
   const absl::Status saved = seen_.Save();
   if (!saved.ok() && saved != seen_result_) {
@@ -370,7 +377,7 @@ void IdentityManager::Impl::SaveSeen() {
   seen_result_ = saved;
 }
 
-absl::Status IdentityManager::Impl::ForgetSeen(const std::optional<AddressKey>& destination) {
+absl::Status IdentityManager::Impl::ForgetSeen(const std::optional<SeenKey>& destination) {
   absl::Status forgotten = destination.has_value() ? seen_.Forget(*destination) : seen_.ForgetAll();
   endpoints_.ReviewSeen();
   RefreshStatus();
@@ -554,7 +561,7 @@ bool IdentityManager::HearsIssuer() const {
 
 std::vector<std::string> IdentityManager::SeenInMesh() const {
   std::vector<std::string> seen;
-  for (const AddressKey& key : impl_->seen().keys()) {
+  for (const SeenKey& key : impl_->seen().keys()) {
     seen.push_back(key.ToString());
   }
   std::sort(seen.begin(), seen.end());
@@ -568,8 +575,8 @@ absl::Status IdentityManager::ForgetSeen(std::string_view destination) {
   const auto key = SeenList::ParseKey(destination);
   return key.has_value() ? impl_->ForgetSeen(key)
                          : absl::InvalidArgumentError(
-                               "write the destination as 192.0.2.7:5432 or [2001:db8::7]:5432, or "
-                               "'all'");
+                               "write the destination as 192.0.2.7:5432, [2001:db8::7]:5432 or "
+                               "db.example.org:5432, or 'all'");
 }
 
 bool IdentityManager::HasPolicy() const {

@@ -62,8 +62,8 @@ class IdentityManager {
   // A new certificate is asked for now, where one can be asked for. Main loop's thread.
   void Renew();
 
-  // What was ever seen in the mesh and is not let fall back to plaintext, as IP:port; and an
-  // operator's word that one of them, or "all", has left it. InvalidArgument: that is no
+  // What was ever seen in the mesh and is not let fall back to plaintext, as IP:port or name:port;
+  // and an operator's word that one of them, or "all", has left it. InvalidArgument: that is no
   // destination; NotFound: it was not seen. Main loop.
   std::vector<std::string> SeenInMesh() const;
   absl::Status ForgetSeen(std::string_view destination);

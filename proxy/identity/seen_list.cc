@@ -3,12 +3,13 @@
 
 #include <spdlog/spdlog.h>
 
-#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include "common/base/bytes.h"
 #include "common/base/file.h"
+#include "common/base/host_name.h"
+#include "common/base/strings.h"
 
 namespace postern::identity {
 namespace {
@@ -44,23 +45,44 @@ absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
 
 }  // namespace
 
-std::optional<AddressKey> SeenList::ParseKey(std::string_view line) {
+bool SeenList::Memory::HasRoomFor(const SeenKey& key) const {
+  return keys.size() < kMost && (key.name() == nullptr || names < kMostNames);
+}
+
+void SeenList::Memory::Insert(const SeenKey& key) {
+  if (keys.insert(key).second && key.name() != nullptr) {
+    ++names;
+  }
+}
+
+void SeenList::Memory::Erase(const SeenKey& key) {
+  if (keys.erase(key) > 0 && key.name() != nullptr) {
+    --names;
+  }
+}
+
+std::optional<SeenKey> SeenList::ParseKey(std::string_view line) {
   const size_t colon = line.rfind(':');
   if (colon == std::string_view::npos) {
     return std::nullopt;
   }
   std::string_view host = line.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  }
-  const std::string_view digits = line.substr(colon + 1);
-  const auto ip = base::IpAddress::Parse(host);
-  uint16_t port = 0;
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (!ip.ok() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+  const auto port = base::ParseNumber<uint16_t>(line.substr(colon + 1));
+  if (!port.has_value()) {
     return std::nullopt;
   }
-  return AddressKey{*ip, port};
+  const bool bracketed = host.starts_with('[') && host.ends_with(']');
+  if (bracketed) {
+    host = host.substr(1, host.size() - 2);
+  }
+  if (const auto ip = base::IpAddress::Parse(host); ip.ok()) {
+    return AddressKey{*ip, *port};
+  }
+  std::string name = base::CanonicalHostName(host);
+  if (bracketed || *port == 0 || !base::IsHostName(name)) {
+    return std::nullopt;
+  }
+  return NameKey{std::move(name), *port};
 }
 
 absl::Status SeenList::Reload() {
@@ -71,31 +93,35 @@ absl::Status SeenList::Reload() {
   if (!content.ok()) {
     return content.status();
   }
-  absl::flat_hash_set<AddressKey> seen(unsaved_.begin(), unsaved_.end());
+  Memory seen;
+  for (const SeenKey& key : unsaved_) {
+    seen.Insert(key);
+  }
   ForEachLine(*content, [&](std::string_view line) {
     const auto key = ParseKey(line);
     if (!key.has_value()) {
-      spdlog::warn("{}: '{}' is no IP:port", path_, base::Printable(line, 64));
-    } else if (seen.size() < kMost) {
-      seen.insert(*key);
+      spdlog::warn("{}: '{}' is no IP:port or name:port", path_, base::Printable(line, 64));
+    } else if (seen.HasRoomFor(*key)) {
+      seen.Insert(*key);
     }
   });
   seen_ = std::move(seen);
   return absl::OkStatus();
 }
 
-bool SeenList::Add(const AddressKey& key) {
-  if (seen_.contains(key)) {
+bool SeenList::Add(const SeenKey& key) {
+  if (Contains(key)) {
     return false;
   }
-  if (seen_.size() >= kMost) {
-    if (seen_.size() == kMost) {
-      spdlog::error("{}: {} destinations were seen in the mesh; no more are remembered", path_,
-                    kMost);
+  if (!seen_.HasRoomFor(key)) {
+    if (!std::exchange(full_, true)) {
+      spdlog::error(
+          "{}: {} destinations were seen in the mesh; {} is not remembered, nor are others", path_,
+          size(), key.ToString());
     }
     return false;
   }
-  seen_.insert(key);
+  seen_.Insert(key);
   if (!path_.empty()) {
     unsaved_.push_back(key);
   }
@@ -115,7 +141,7 @@ absl::Status SeenList::Save() {
   } else if (!content->ends_with('\n')) {
     content->push_back('\n');
   }
-  for (const AddressKey& key : unsaved_) {
+  for (const SeenKey& key : unsaved_) {
     content->append(key.ToString()).push_back('\n');
   }
   if (auto status = base::WriteFileAtomically(path_, *content, kFileMode); !status.ok()) {
@@ -144,23 +170,25 @@ absl::Status SeenList::Rewrite(Keeps keeps) {
   return base::WriteFileAtomically(path_, kept, kFileMode);
 }
 
-absl::Status SeenList::Forget(const AddressKey& key) {
-  if (!seen_.contains(key)) {
+absl::Status SeenList::Forget(const SeenKey& key) {
+  if (!Contains(key)) {
     return absl::NotFoundError(key.ToString() + " was not seen in the mesh");
   }
-  if (auto status = Rewrite([&](const AddressKey& other) { return other != key; }); !status.ok()) {
+  if (auto status = Rewrite([&](const SeenKey& other) { return other != key; }); !status.ok()) {
     return status;
   }
-  seen_.erase(key);
+  seen_.Erase(key);
+  full_ = false;
   std::erase(unsaved_, key);
   return absl::OkStatus();
 }
 
 absl::Status SeenList::ForgetAll() {
-  if (auto status = Rewrite([](const AddressKey&) { return false; }); !status.ok()) {
+  if (auto status = Rewrite([](const SeenKey&) { return false; }); !status.ok()) {
     return status;
   }
-  seen_.clear();
+  seen_ = {};
+  full_ = false;
   unsaved_.clear();
   return absl::OkStatus();
 }

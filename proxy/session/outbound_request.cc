@@ -3,6 +3,7 @@
 // it wants to go, maybe by a name, and is told how that ended.
 #include "proxy/session/outbound_request.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/strings.h"
@@ -82,10 +83,11 @@ void OutboundSession::OnRequest() {
 // What the destinations say of the name counts; else its addresses are looked up, as if the
 // application had resolved it.
 void OutboundSession::ClassifyName(const request::Destination& asked) {
-  const identity::EndpointDirectory* const known = worker().shared.endpoints;
+  identity::EndpointDirectory* const known = worker().shared.endpoints;
   const auto record = known != nullptr ? known->FindName(asked.name, asked.port) : std::nullopt;
   const Place place{net::SocketAddress(base::IpAddress(), asked.port), asked.lookup};
   if (record.has_value()) {
+    known->NoteName(asked.name, asked.port);
     InMesh(*record, place);
     return;
   }
@@ -155,8 +157,16 @@ void OutboundSession::OnAddressLookup(const identity::EndpointDirectory::Answer&
   }
 }
 
-// A name with an address in the mesh is of the mesh, and plaintext is no way out of it.
+// A name with an address in the mesh is of the mesh, and plaintext is no way out of it, now or when
+// its addresses have moved.
 void OutboundSession::ChooseAddresses() {
+  if (std::ranges::none_of(request_->addresses,
+                           [](const Candidate& one) { return one.record != nullptr; })) {
+    NoneInMesh();
+    return;
+  }
+  const request::Destination& asked = request_->reader.destination();
+  worker().shared.endpoints->NoteName(asked.name, asked.port);
   std::vector<Candidate> mesh;
   for (const Candidate& candidate : request_->addresses) {
     if (candidate.record == nullptr) {
@@ -164,17 +174,24 @@ void OutboundSession::ChooseAddresses() {
     }
     if (!AddEndpointsOf(candidate, mesh)) {
       const config::MeshDestination record = *candidate.record;
-      const Place asked{candidate.address, ""};
+      const Place place{candidate.address, ""};
       request_->addresses.clear();
-      InMesh(record, asked);
+      InMesh(record, place);
       return;
     }
   }
-  if (!mesh.empty()) {
-    request_->addresses = std::move(mesh);
-    NeedIdentity();
-  } else if (!request_->fault.ok()) {
+  request_->addresses = std::move(mesh);
+  NeedIdentity();
+}
+
+void OutboundSession::NoneInMesh() {
+  const identity::EndpointDirectory* const known = worker().shared.endpoints;
+  const request::Destination& asked = request_->reader.destination();
+  if (!request_->fault.ok()) {
     RefuseLookup(request_->fault);
+  } else if (known != nullptr && known->WasInMesh(asked.name, asked.port)) {
+    RefuseLookup(absl::FailedPreconditionError(
+        base::StrCat(asked.ToString(), " led into the mesh once and does not now")));
   } else {
     NotInMesh();
   }

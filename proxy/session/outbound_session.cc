@@ -116,16 +116,17 @@ void OutboundSession::NotInMesh() {
 }
 
 // The one place that says whether bytes may go to this destination outside of mTLS. Of a name's
-// addresses each may be dialled.
+// addresses each may be dialled, and what holds for the name holds for each of them.
 std::optional<base::Failure> OutboundSession::RefusesPlaintext() const {
   const auto covers = [this](const net::SocketAddress& address) {
     return !address.is_unix() && worker().config().require_mtls.Covers(address.ip());
   };
   const bool by_name = request_ != nullptr && !request_->addresses.empty();
-  const bool banned = by_name
-                          ? std::any_of(request_->addresses.begin(), request_->addresses.end(),
-                                        [&](const Candidate& one) { return covers(one.address); })
-                          : covers(destination_);
+  const bool banned =
+      by_name ? worker().config().require_mtls.CoversName(request_->reader.destination().name) ||
+                    std::any_of(request_->addresses.begin(), request_->addresses.end(),
+                                [&](const Candidate& one) { return covers(one.address); })
+              : covers(destination_);
   const std::string what = request_ != nullptr ? AskedFor() : destination_.ToString();
   base::Failure failure;
   failure.side = Side::kUpstream;

@@ -64,6 +64,7 @@ class OutboundSession final : public Session {
   void ClassifyAddresses();
   void OnAddressLookup(const identity::EndpointDirectory::Answer& answer);
   void ChooseAddresses();
+  void NoneInMesh();
   static bool AddEndpointsOf(const Candidate& candidate, std::vector<Candidate>& to);
   bool Say(std::string_view text);  // false: the session has failed
   bool Grant();                     // likewise

@@ -15,7 +15,7 @@ import lab
 import pki
 from dns_server import DnsServer
 from lab import wait_until
-from loopback import LoopbackTest, Proxy, free_port
+from loopback import LoopbackTest, Proxy, free_port, tool
 
 WEB, DB = "spiffe://proxy.test/web", "spiffe://proxy.test/db"
 CURL_PROXY_FAILED, CURL_CONNECT_REFUSED = 97, 56  # of SOCKS, and of CONNECT
@@ -83,10 +83,11 @@ class OutboundProxyTest(LoopbackTest):
                 f"  names: {names}\n  ports: [80]\n  spiffeIds: [\"{DB}\"]\n"
                 f"  endpoints: [{listed}]\n")
 
-    def start_client(self, *words, before=(), listen=None):
+    def start_client(self, *words, before=(), listen=None, admin_socket="off"):
         proxy = Proxy(self, "client", *self.identity("web", WEB), "--drain-delay", "0",
                       "--outbound-proxy", listen or f"127.0.0.1:{self.port}", *words)
-        proxy.command = [*before, *proxy.command]
+        at = proxy.command.index("--admin-socket") + 1
+        proxy.command = [*before, *proxy.command[:at], admin_socket, *proxy.command[at + 1:]]
         return self.start(proxy).wait_ready()
 
     def use_dns(self):
@@ -216,6 +217,72 @@ class OutboundProxyTest(LoopbackTest):
         self.dns.mood = "answers"
         del self.dns.names["moving.test"]
         wait_until(lambda: self.curl(*ask)[0] == CURL_PROXY_FAILED, 40, "the name is gone")
+
+    def expect_refused(self, host, reason):
+        """curl is told why, in both ways of asking by name."""
+        exit_status, said = self.curl(*self.ways()["socks5h"], f"http://{host}/")
+        self.assertEqual((exit_status, "(2)" in said), (CURL_PROXY_FAILED, True), said)
+        exit_status, said = self.curl(*self.ways()["connect"], "-D", "-", f"http://{host}/")
+        self.assertEqual(exit_status, CURL_CONNECT_REFUSED, said)
+        self.assertIn("HTTP/1.1 403 ", said)
+        self.assertIn(f"Postern-Close-Reason: {reason}", said)
+
+    def test_a_name_that_must_be_mutual_tls_is_refused_in_plaintext(self):
+        for name in ("db.corp.test", "a.b.corp.test", "corp.test", "bank.test"):
+            self.dns.names[name] = (["127.0.0.1"], 60)
+        client = self.start_client(*self.use_dns(), "--require-mtls", "*.corp.test",
+                                   "--require-mtls", "BANK.test.", "--require-mtls", "198.18.0.0/15")
+        for host in ("db.corp.test", "A.B.corp.test", "bank.test", "bank.test."):
+            with self.subTest(host=host):
+                self.expect_refused(f"{host}:{self.site}", "mtls_required")
+        self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
+        wait_until(lambda: client.metric("postern_connections_closed_total", reason="mtls_required")
+                   == 8, 10, "each was counted")
+        records = [one for one in client.access_log() if one["reason"] == "mtls_required"]
+        self.assertIn(f"db.corp.test:{self.site}", [one["destination"] for one in records])
+        self.assertIn("--require-mtls forbids", client.failures()[0]["detail"])
+        for host in ("corp.test", "127.0.0.1"):
+            self.assertEqual(self.curl(*self.ways()["socks5h"], f"http://{host}:{self.site}/"),
+                             (0, "app"), host)
+
+    def test_a_name_that_must_be_mutual_tls_has_to_be_one(self):
+        for text in ("db.*.test", "*", "db.test:5432", "10.0.0.1/8"):
+            done = lab.run([*Proxy(self, "refused", *self.identity("web", WEB), "--require-mtls",
+                                   text).command], check=False)
+            self.assertEqual(done.returncode, 2, text)
+            self.assertIn(f"--require-mtls: '{text}' is n", done.stderr)
+
+    def test_a_name_once_reached_by_mutual_tls_is_not_followed_out_of_the_mesh(self):
+        self.start_member()
+        self.serve("plain", "127.0.0.2", self.inbound)
+        self.dns.names["moving.test"] = self.dns.names["other.test"] = (["127.0.0.1"], 1)
+        path = self.write("d.yaml", self.destination(names="[site.mesh.test]").replace(
+            "  names: [site.mesh.test]\n  ports: [80]\n", "  addresses: [127.0.0.1/32]\n"
+            f"  ports: [{self.inbound}]\n").replace("  endpoints: []\n", ""))
+        admin = self.path("admin.sock")
+        words = [*self.use_dns(), "--destinations", path, "--state-dir", self.path("state")]
+        client = self.start_client(*words, admin_socket=admin)
+        host = f"moving.test:{self.inbound}"
+        ask = [*self.ways()["socks5h"], f"http://{host}/"]
+        self.assertEqual(self.curl(*ask), (0, "app"))
+        self.dns.names["moving.test"] = self.dns.names["other.test"] = (["127.0.0.2"], 1)
+        wait_until(lambda: self.curl(*ask)[0] == CURL_PROXY_FAILED, 10, "the name's new address")
+        self.expect_refused(host, "mesh_downgrade")
+        other = [*self.ways()["socks5h"], f"http://other.test:{self.inbound}/"]
+        self.assertEqual(self.curl(*other), (0, "plain"), "that name never was of the mesh")
+        self.assertEqual(client.metric("postern_plaintext_connections_total"), 1)
+        client.stop()  # what was seen outlives the process
+        client = self.start_client(*words, admin_socket=admin)
+        self.expect_refused(host.upper(), "mesh_downgrade")
+        self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
+        postern = tool("postern")
+        listed = lab.run([postern, "seen", "list", "--admin", f"127.0.0.1:{client.admin_port}"])
+        self.assertIn(host, listed.stdout)
+        lab.run([postern, "seen", "forget", host, "--admin-socket", admin])
+        self.assertEqual(self.curl(*ask), (0, "plain"))
+        again = lab.run([postern, "seen", "forget", host, "--admin-socket", admin], check=False)
+        self.assertEqual(again.returncode, 1)
+        self.assertIn(f"{host} was not seen in the mesh", again.stderr)
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root: a file of its own at /etc/resolv.conf")
     def test_the_systems_hosts_and_search_domains_count(self):

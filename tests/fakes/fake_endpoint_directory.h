@@ -35,6 +35,10 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
     const std::lock_guard<std::mutex> lock(mutex_);
     names_.insert_or_assign(name, std::move(destination));
   }
+  void ForgetName(const std::string& name) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    names_.erase(name);
+  }
   void RemoveMember(const base::IpAddress& ip) {
     const std::lock_guard<std::mutex> lock(mutex_);
     members_.erase(ip);
@@ -80,6 +84,15 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
     return found != names_.end() ? std::optional(found->second) : std::nullopt;
   }
 
+  void NoteName(std::string_view name, uint16_t port) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    noted_.emplace(name, port);
+  }
+  bool WasInMesh(std::string_view name, uint16_t port) const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return noted_.contains({std::string(name), port});
+  }
+
   bool IsMeshMember(const base::IpAddress& ip) const override {
     const std::lock_guard<std::mutex> lock(mutex_);
     return members_.contains(ip);
@@ -97,6 +110,7 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   mutable std::mutex mutex_;
   absl::flat_hash_map<net::SocketAddress, Answer> answers_;
   absl::flat_hash_map<std::string, config::MeshDestination> names_;
+  std::set<std::pair<std::string, uint16_t>> noted_;
   std::set<net::SocketAddress> held_;
   std::set<base::IpAddress> members_;
   std::set<base::IpAddress> asked_;

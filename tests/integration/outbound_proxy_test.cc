@@ -234,6 +234,63 @@ TEST_F(OutboundProxyTest, ANameWithAnAddressThatLeftTheMeshIsNeverPlaintext) {
   EXPECT_EQ(app_.accepted(), 0);
 }
 
+TEST_F(OutboundProxyTest, ANameThatMustBeMutualTlsIsNeverPlaintext) {
+  dns_.Set("db.example", {"127.0.0.1", "127.0.0.9"}, 60);
+  dns_.Set("a.b.corp.example", {"127.0.0.1"}, 60);
+  dns_.Set("corp.example", {"127.0.0.1"}, 60);
+  for (const char* const banned : {"DB.example.", "*.corp.example"}) {
+    ASSERT_TRUE(proxy_.config.require_mtls.Add(banned).ok());
+  }
+  Start();
+  const uint16_t port = app_.port();
+  ExpectRefused(SocksTo("Db.example", port), ConnectTo("db.example.", port),
+                CloseReason::kMtlsRequired, 2, 403);
+  EXPECT_EQ(Socks(SocksTo("a.b.corp.example", port)), SocksReply(2));
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kMtlsRequired, 3)) << proxy_.Reasons();
+  EXPECT_EQ(app_.accepted(), 0);
+  EXPECT_EQ(Socks(SocksTo("corp.example", port)), SocksReply(0));
+  ExpectEcho();
+  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kNotInMesh), 1U);
+}
+
+TEST_F(OutboundProxyTest, ANameThatMustBeMutualTlsIsReachedInTheMesh) {
+  dns_.Set("db.example", {"127.0.0.1"}, 60);
+  directory_.Set(Loopback(peer_.port()), Expecting(kDb));
+  ASSERT_TRUE(proxy_.config.require_mtls.Add("*.example").ok());
+  Start();
+  EXPECT_EQ(Socks(SocksTo("db.example", peer_.port())), SocksReply(0));
+  ExpectMutualTls();
+}
+
+TEST_F(OutboundProxyTest, ANameThatLedIntoTheMeshIsNeverPlaintextElsewhere) {
+  dns_.Set("db.example", {"127.0.0.1"}, 60);
+  dns_.Set("app.example", {"127.0.0.1"}, 60);
+  directory_.Set(Loopback(peer_.port()), Expecting(kDb));
+  Start();
+  EXPECT_EQ(Socks(SocksTo("db.example", peer_.port())), SocksReply(0));
+  ExpectMutualTls();
+  socket.Close();
+  directory_.Set(Loopback(peer_.port()), std::optional<config::MeshDestination>());
+  const int accepted = peer_.accepted();
+  ExpectRefused(SocksTo("DB.example", peer_.port()), ConnectTo("db.example.", peer_.port()),
+                CloseReason::kMeshDowngrade, 2, 403);
+  EXPECT_EQ(peer_.accepted(), accepted);
+  EXPECT_EQ(Socks(SocksTo("app.example", app_.port())), SocksReply(0)) << "it never did";
+}
+
+TEST_F(OutboundProxyTest, ANameThatTheDestinationsHeldIsNeverPlaintextAfterwards) {
+  directory_.SetName("db.example", Expecting(kDb));
+  dns_.Set("db.example", {"127.0.0.1"}, 60);
+  Start();
+  EXPECT_EQ(Socks(SocksTo("db.example", peer_.port())), SocksReply(0));
+  ExpectMutualTls();
+  socket.Close();
+  directory_.ForgetName("db.example");
+  ExpectRefused(SocksTo("db.example", peer_.port()), ConnectTo("db.example", peer_.port()),
+                CloseReason::kMeshDowngrade, 2, 403);
+  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kNotInMesh), 0U);
+}
+
 TEST_F(OutboundProxyTest, TellsOfARefusedConnection) {
   Start();
   const uint16_t port = ClosedPort();

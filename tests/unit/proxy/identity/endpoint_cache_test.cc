@@ -341,6 +341,41 @@ TEST_F(EndpointCacheTest, AStaticDestinationThatWasAskedForDoesNotFallBackWhenIt
   EXPECT_TRUE(answer_->ok()) << answer_->status();
 }
 
+TEST_F(EndpointCacheTest, ANameThatLedIntoTheMeshIsRememberedUntilItIsForgotten) {
+  EXPECT_FALSE(cache_.WasInMesh("db.example.org", 5432));
+  cache_.NoteName("db.example.org", 5432);
+  EXPECT_TRUE(cache_.WasInMesh("db.example.org", 5432)) << "at once";
+  RunPosted();
+  EXPECT_TRUE(seen_.Contains(NameKey{"db.example.org", 5432}));
+  EXPECT_FALSE(cache_.WasInMesh("db.example.org", 5433));
+  EXPECT_FALSE(cache_.WasInMesh("example.org", 5432));
+  ASSERT_TRUE(seen_.Save().ok());
+
+  SeenList of_file(dir_.Path("seen"));
+  ASSERT_TRUE(of_file.Reload().ok());
+  EndpointCache next(*loop_, clock_, &of_file);
+  next.ReviewSeen();
+  EXPECT_TRUE(next.WasInMesh("db.example.org", 5432)) << "in the next process";
+
+  ASSERT_TRUE(seen_.Forget(NameKey{"db.example.org", 5432}).ok());
+  cache_.ReviewSeen();
+  EXPECT_FALSE(cache_.WasInMesh("db.example.org", 5432));
+}
+
+TEST_F(EndpointCacheTest, WhatWasJustSeenOutlivesAReviewOfTheList) {
+  cache_.SetStatic(std::make_shared<const config::DestinationSet>(
+      config::DestinationSet::FromYaml(kStatic, "d.yaml").value()));
+  Look("192.0.2.7:80");
+  cache_.NoteName("db.example.org", 5432);
+  cache_.ReviewSeen();  // before the main loop has heard of them
+  RunPosted();
+  cache_.SetStatic(nullptr);
+  Look("192.0.2.7:80");
+  ASSERT_TRUE(answer_.has_value());
+  EXPECT_TRUE(absl::IsFailedPrecondition(answer_->status())) << answer_->status();
+  EXPECT_TRUE(cache_.WasInMesh("db.example.org", 5432));
+}
+
 // What a former process has seen counts from the start.
 TEST_F(EndpointCacheTest, TheListOfAFormerProcessCountsWithoutAnIssuerToo) {
   seen_.Add(Key("192.0.2.7:80"));

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "common/base/file.h"
 #include "common/x509/certificate.h"
 #include "common/x509/key.h"
 #include "proxy/identity/identity_manager.h"
@@ -287,6 +288,36 @@ TEST_F(FileSourceTest, ReadsItsDestinationsAgain) {
   manager_->Reload();
   EXPECT_TRUE(known("192.0.2.8:80"));
   EXPECT_EQ(manager_->status().reload_failures, 1U);
+}
+
+// In a directory that nobody has made, and before the first poll.
+TEST_F(FileSourceTest, WhatWasSeenInTheMeshOutlivesTheProcess) {
+  config_.state_dir = dir_.Path("state");
+  Write(ca_.Issue(kWeb), ca_);
+  ASSERT_TRUE(Start().ok());
+  manager_->directory().NoteName("db.example.org", 5432);
+  ASSERT_TRUE(RunUntil(
+      *loop_, [&] { return !manager_->SeenInMesh().empty(); }, std::chrono::milliseconds(900)));
+  manager_.reset();
+  const auto kept = base::ReadFile(config_.state_dir + "/seen_mesh.txt");
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_TRUE(kept->ends_with("\ndb.example.org:5432\n")) << *kept;
+  ASSERT_TRUE(Start().ok());
+  EXPECT_TRUE(manager_->directory().WasInMesh("db.example.org", 5432));
+  EXPECT_EQ(manager_->SeenInMesh(), (std::vector<std::string>{"db.example.org:5432"}));
+  EXPECT_TRUE(absl::IsInvalidArgument(manager_->ForgetSeen("db.example.org")));
+  EXPECT_TRUE(manager_->ForgetSeen("DB.example.org:5432").ok());
+  EXPECT_FALSE(manager_->directory().WasInMesh("db.example.org", 5432));
+}
+
+TEST_F(FileSourceTest, AStateDirectoryThatOthersMayEnterIsRefused) {
+  config_.state_dir = dir_.Path("state");
+  ASSERT_EQ(mkdir(config_.state_dir.c_str(), 0700), 0);
+  ASSERT_EQ(chmod(config_.state_dir.c_str(), 0755), 0);
+  Write(ca_.Issue(kWeb), ca_);
+  const absl::Status refused = Start();
+  EXPECT_TRUE(absl::IsPermissionDenied(refused)) << refused;
+  EXPECT_NE(std::string(refused.message()).find("--state-dir"), std::string::npos) << refused;
 }
 
 }  // namespace

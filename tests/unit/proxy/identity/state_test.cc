@@ -189,7 +189,7 @@ TEST(SeenListTest, ForgetsOneOrAllOnAnOperatorsWordHereAndInTheFile) {
   SeenList again(dir.Path("seen"));
   ASSERT_TRUE(again.Reload().ok());
   EXPECT_EQ(again.keys(),
-            (absl::flat_hash_set<AddressKey>{Key("192.0.2.7", 80), Key("192.0.2.7", 82)}));
+            (absl::flat_hash_set<SeenKey>{Key("192.0.2.7", 80), Key("192.0.2.7", 82)}));
   EXPECT_TRUE(again.ForgetAll().ok());
   EXPECT_EQ(again.size(), 0U);
   ASSERT_TRUE(list.Reload().ok());
@@ -197,20 +197,54 @@ TEST(SeenListTest, ForgetsOneOrAllOnAnOperatorsWordHereAndInTheFile) {
 }
 
 TEST(SeenListTest, ReadsADestinationAsItWritesIt) {
-  for (const std::string_view text : {"192.0.2.7:80", "[2001:db8::7]:443"}) {
+  for (const std::string_view text : {"192.0.2.7:80", "[2001:db8::7]:443", "db.example.org:5432"}) {
     const auto key = SeenList::ParseKey(text);
     ASSERT_TRUE(key.has_value()) << text;
     EXPECT_EQ(key->ToString(), text);
   }
-  for (const std::string_view text : {"192.0.2.7", "db:80", "192.0.2.7:http", ""}) {
+  for (const std::string_view text :
+       {"192.0.2.7", "db", "db:0", "[db]:80", "db:http", "192.0.2.7.9:80", "db:80:80", "d b:80",
+        "*.example.org:80", "192.0.2.7:http", ":80", ""}) {
     EXPECT_FALSE(SeenList::ParseKey(text).has_value()) << text;
   }
 }
 
-TEST(SeenListTest, PassesOverLinesThatAreNoAddress) {
+TEST(SeenListTest, RemembersNamesBesideTheAddressesOfAnOlderFile) {
+  const testing::TempDir dir;
+  SeenList first(dir.Write("seen", "# of a release without names\n192.0.2.1:80\n"));
+  ASSERT_TRUE(first.Reload().ok());
+  const NameKey db{"db.example.org", 5432};
+  EXPECT_TRUE(first.Add(db));
+  EXPECT_FALSE(first.Add(db));
+  ASSERT_TRUE(first.Save().ok());
+
+  SeenList second(dir.Path("seen"));
+  ASSERT_TRUE(second.Reload().ok());
+  EXPECT_EQ(second.keys(), (absl::flat_hash_set<SeenKey>{Key("192.0.2.1", 80), db}));
+  EXPECT_FALSE(second.Contains(NameKey{"db.example.org", 5433}));
+  EXPECT_TRUE(absl::IsNotFound(second.Forget(NameKey{"example.org", 5432})));
+  ASSERT_TRUE(second.Forget(*SeenList::ParseKey("DB.Example.org.:5432")).ok());
+
+  ASSERT_TRUE(first.Reload().ok());
+  EXPECT_EQ(first.keys(), (absl::flat_hash_set<SeenKey>{Key("192.0.2.1", 80)}));
+}
+
+TEST(SeenListTest, NamesLeaveRoomForAddresses) {
+  SeenList list("");
+  for (size_t i = 0; i < SeenList::kMostNames; ++i) {
+    ASSERT_TRUE(list.Add(NameKey{"n" + std::to_string(i) + ".test", 80}));
+  }
+  EXPECT_FALSE(list.Add(NameKey{"more.test", 80}));
+  EXPECT_TRUE(list.Add(Key("192.0.2.1", 80)));
+  ASSERT_TRUE(list.Forget(NameKey{"n0.test", 80}).ok());
+  EXPECT_TRUE(list.Add(NameKey{"more.test", 80}));
+  EXPECT_EQ(list.size(), SeenList::kMostNames + 1);
+}
+
+TEST(SeenListTest, PassesOverLinesThatAreNoDestination) {
   const testing::TempDir dir;
   SeenList list(
-      dir.Write("seen", "# why\r\nhost:80\n192.0.2.1:80\r\n192.0.2.2:99999\n[::1]:x\n\n"));
+      dir.Write("seen", "# why\r\nho st:80\n192.0.2.1:80\r\n192.0.2.2:99999\n[::1]:x\n\n"));
   ASSERT_TRUE(list.Reload().ok());
   EXPECT_EQ(list.size(), 1U);
   EXPECT_TRUE(list.Contains(Key("192.0.2.1", 80)));

@@ -12,6 +12,7 @@
 #include "cli/member_key_file.h"
 #include "common/base/bytes.h"
 #include "common/base/ip.h"
+#include "common/base/service_address.h"
 #include "common/base/strings.h"
 #include "common/x509/member_key.h"
 #include "common/x509/spiffe_id.h"
@@ -39,6 +40,9 @@ json EntryJson(const v1::Entry& entry) {
   json addresses = json::array();
   for (const std::string& address : entry.allowed_addresses())
     addresses.push_back(address);
+  json services = json::array();
+  for (const std::string& service : entry.services())
+    services.push_back(service);
   return {{"id", entry.id()},
           {"spiffe_id", entry.spiffe_id()},
           {"selectors", std::move(selectors)},
@@ -46,6 +50,7 @@ json EntryJson(const v1::Entry& entry) {
           {"addresses", std::move(addresses)},
           {"publish_address", entry.publish_connection_address()},
           {"ports", std::move(ports)},
+          {"services", std::move(services)},
           {"svid_ttl_seconds", entry.svid_ttl_seconds()},
           {"created_at", TimeText(entry.created_at())}};
 }
@@ -63,6 +68,8 @@ void EntryAsText(const v1::Entry& entry, std::ostream& out) {
   }
   if (entry.ports_size() > 0)
     out << "  ports      " << absl::StrJoin(entry.ports(), ", ") << "\n";
+  if (entry.services_size() > 0)
+    out << "  services   " << absl::StrJoin(entry.services(), ", ") << "\n";
   if (entry.svid_ttl_seconds() > 0) {
     out << "  svid ttl   " << entry.svid_ttl_seconds() << " s\n";
   }
@@ -155,6 +162,9 @@ void AddEntryOptions(CLI::App* command, EntryOptions* options) {
                     "also publish the address that its proxy connects from");
   command->add_option("--port", options->ports,
                       "port of the workload that is in the mesh (default: every port); repeatable");
+  command->add_option("--service", options->services,
+                      "address at which it is one of several, as IP:PORT, or IP:PORT=PORT if its "
+                      "own port is another one; repeatable");
   command->add_option("--svid-ttl", options->svid_ttl,
                       "lifetime of its certificates (default: the issuer's)");
 }
@@ -181,6 +191,14 @@ absl::StatusOr<v1::Entry> ReadEntryOptions(const EntryOptions& options) {
     if (port == 0)
       return absl::InvalidArgumentError("--port 0: ports are 1 to 65535");
     entry.add_ports(port);
+  }
+  for (const std::string& text : options.services) {
+    absl::StatusOr<base::ServiceAddress> service = base::ServiceAddress::Parse(text);
+    if (!service.ok()) {
+      return absl::InvalidArgumentError(
+          base::StrCat("--service: ", base::Message(service.status())));
+    }
+    entry.add_services(service->ToString());
   }
   entry.set_publish_connection_address(options.publish_address);
   if (!options.svid_ttl.empty()) {

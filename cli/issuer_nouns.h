@@ -18,6 +18,7 @@ struct EntryOptions {
   std::string member_key;              // the same; a file
   std::vector<std::string> addresses;
   std::vector<uint16_t> ports;
+  std::vector<std::string> services;
   bool publish_address = false;
 };
 void AddEntryOptions(CLI::App* command, EntryOptions* options);

@@ -35,6 +35,32 @@ void SortUnique(std::vector<T>& values) {
   values.erase(std::unique(values.begin(), values.end()), values.end());
 }
 
+// Where the workload is reached.
+absl::Status NormalizeReach(store::Entry& entry) {
+  if (entry.allowed_addresses.size() > kMaxAllowedAddresses) {
+    return TooMany("allowed_addresses", kMaxAllowedAddresses);
+  }
+  if (entry.ports.size() > kMaxPorts) {
+    return TooMany("ports", kMaxPorts);
+  }
+  SortUnique(entry.ports);
+  if (!entry.ports.empty() && entry.ports.front() == 0) {
+    return absl::InvalidArgumentError("ports: 0 is no port; leave ports empty for every one");
+  }
+  if (entry.services.size() > kMaxServices) {
+    return TooMany("services", kMaxServices);
+  }
+  SortUnique(entry.services);
+  for (const base::ServiceAddress& service : entry.services) {
+    if (!entry.ports.empty() && !std::ranges::binary_search(entry.ports, service.target_port)) {
+      return absl::InvalidArgumentError(base::StrCat("services: ", service.ToString(),
+                                                     " leads to port ", service.target_port,
+                                                     ", which is not among the entry's ports"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 x509::SpiffeId IssuerId(const x509::TrustDomain& trust_domain) {
@@ -99,17 +125,7 @@ absl::Status Registry::Normalize(store::Entry& entry) const {
       return good;
     }
   }
-  if (entry.allowed_addresses.size() > kMaxAllowedAddresses) {
-    return TooMany("allowed_addresses", kMaxAllowedAddresses);
-  }
-  if (entry.ports.size() > kMaxPorts) {
-    return TooMany("ports", kMaxPorts);
-  }
-  SortUnique(entry.ports);
-  if (!entry.ports.empty() && entry.ports.front() == 0) {
-    return absl::InvalidArgumentError("ports: 0 is no port; leave ports empty for every one");
-  }
-  return absl::OkStatus();
+  return NormalizeReach(entry);
 }
 
 // A revoked key that an entry names is remembered for good (Revocations); of one that is enrolled

@@ -20,6 +20,7 @@ inline constexpr absl::Duration kMaxTokenTtl = absl::Hours(24 * 7);
 inline constexpr size_t kMaxSelectors = 16;
 inline constexpr size_t kMaxAllowedAddresses = 256;
 inline constexpr size_t kMaxPorts = 256;
+inline constexpr size_t kMaxServices = 64;
 
 // The issuer's own identity, spiffe://TD/postern/identity.
 x509::SpiffeId IssuerId(const x509::TrustDomain& trust_domain);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,29 +23,37 @@ std::vector<Address> AddressesOf(const store::Entry& entry,
 // Internal to control/mesh.
 class Directory {
  public:
+  static constexpr size_t kMostPlaces = 64;  // of one service, the first by address
+
+  // What one entry gives.
+  struct Published {
+    std::string spiffe_id = {};
+    std::vector<Address> addresses = {};  // sorted, without repetition
+    std::vector<base::ServiceAddress> services = {};
+  };
+
   // Replaces what one entry gives; empty: nothing any more.
-  void Publish(const std::string& entry_id, const std::string& spiffe_id,
-               std::vector<Address> addresses);
+  void Publish(const std::string& entry_id, const Published& published);
 
   // The addresses (not ports) at which Publish would change something, sorted.
-  std::vector<base::IpAddress> Affected(const std::string& entry_id,
-                                        const std::vector<Address>& addresses) const;
+  std::vector<base::IpAddress> Affected(const std::string& entry_id, const Published& next) const;
 
-  // An exact port wins over "any"; port 0 asks for all of the address.
+  // A service wins over an exact port, that over "any"; port 0 asks for all of the address. A
+  // service without a place is its own address, where nobody answers: never "not of the mesh".
   std::vector<Endpoint> Lookup(const Address& asked) const;
 
  private:
-  struct Published {
-    std::string spiffe_id;
-    std::vector<Address> addresses;
-  };
   using Identities = std::map<std::string, uint32_t>;  // SPIFFE ID -> entries that give it
   static Endpoint MakeEndpoint(const base::IpAddress& ip, uint16_t port,
                                const Identities& identities);
-  void Remove(const Published& published);
+  std::vector<Endpoint> LookupService(const Address& asked,
+                                      const std::set<std::string>& entry_ids) const;
+  void Remove(const std::string& entry_id, const Published& published);
+  void RemoveAddress(const Address& address, const std::string& spiffe_id);
 
   absl::flat_hash_map<std::string, Published> by_entry_;
   absl::flat_hash_map<base::IpAddress, std::map<uint16_t, Identities>> by_ip_;
+  absl::flat_hash_map<Address, std::set<std::string>> by_service_;  // the entries' ids
 };
 
 }  // namespace postern::mesh

@@ -57,18 +57,17 @@ std::vector<std::pair<Address, std::vector<Endpoint>>> MeshState::Impl::Subscrib
 // each subscriber whose answer changed by that.
 void MeshState::Impl::Republish(const std::string& entry_id, uint64_t except, Wakes& wakes) {
   const auto entry = entries.find(entry_id);
-  std::vector<Address> addresses;
-  std::string spiffe_id;
+  Directory::Published published;
   if (entry != entries.end()) {
-    addresses = AddressesOf(entry->second, SpeakersOf(entry_id));
-    spiffe_id = entry->second.spiffe_id.uri();
+    published = {entry->second.spiffe_id.uri(), AddressesOf(entry->second, SpeakersOf(entry_id)),
+                 entry->second.services};
   }
-  const std::vector<base::IpAddress> affected = directory.Affected(entry_id, addresses);
+  const std::vector<base::IpAddress> affected = directory.Affected(entry_id, published);
   if (affected.empty()) {
     return;
   }
   const auto before = SubscribedAnswers(affected);
-  directory.Publish(entry_id, spiffe_id, std::move(addresses));
+  directory.Publish(entry_id, published);
   ++endpoints_version.sequence;
   for (const auto& [asked, endpoints] : before) {
     if (directory.Lookup(asked) != endpoints) {

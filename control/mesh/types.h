@@ -34,11 +34,12 @@ struct Address {
 
 enum class Transport : uint8_t { kDirectTls };
 
-// What is known of one destination: who to expect there.
+// What is known of one destination: who to expect there, and where to dial instead.
 struct Endpoint {
   Address address;
   std::vector<std::string> spiffe_ids;  // sorted, without repetition, never empty
   Transport transport = Transport::kDirectTls;
+  std::optional<Address> connect = std::nullopt;  // of a service: one of its places
   bool operator==(const Endpoint&) const = default;
 };
 

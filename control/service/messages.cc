@@ -180,6 +180,10 @@ v1::MeshResponse::EndpointUpdate ToMessage(const mesh::EndpointUpdate& update) {
         out.add_spiffe_ids(id);
       }
       out.set_transport(ToMessage(endpoint.transport));
+      if (endpoint.connect.has_value()) {
+        out.set_connect_address(BytesOf(endpoint.connect->ip));
+        out.set_connect_port(endpoint.connect->port);
+      }
     }
   }
   return message;
@@ -200,6 +204,9 @@ v1::Entry ToMessage(const store::Entry& entry) {
   message.set_created_at(absl::ToUnixSeconds(entry.created_at));
   for (const uint16_t port : entry.ports) {
     message.add_ports(port);
+  }
+  for (const base::ServiceAddress& service : entry.services) {
+    message.add_services(service.ToString());
   }
   return message;
 }
@@ -226,6 +233,14 @@ absl::StatusOr<store::Entry> FromMessage(const v1::Entry& message) {
       return port.status();
     }
     entry.ports.push_back(*port);
+  }
+  for (const std::string& text : message.services()) {
+    const absl::StatusOr<base::ServiceAddress> service = base::ServiceAddress::Parse(text);
+    if (!service.ok()) {
+      return absl::InvalidArgumentError(
+          base::StrCat("services: ", base::Message(service.status())));
+    }
+    entry.services.push_back(*service);
   }
   if (message.svid_ttl_seconds() < 0) {
     return absl::InvalidArgumentError("svid_ttl_seconds: negative");

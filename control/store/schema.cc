@@ -14,7 +14,7 @@
 namespace postern::store {
 namespace {
 
-constexpr std::array<const char*, 4> kMigrations = {
+constexpr std::array<const char*, 5> kMigrations = {
     R"sql(
 CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
@@ -123,6 +123,9 @@ CREATE INDEX revocations_by_sequence ON revocations (sequence);
 CREATE INDEX revocations_by_end ON revocations (forget_at) WHERE forget_at > 0;
 
 CREATE INDEX certificates_by_spiffe_id ON certificates (spiffe_id, not_after);
+)sql",
+    R"sql(
+ALTER TABLE entries ADD COLUMN services TEXT NOT NULL DEFAULT '';
 )sql"};
 
 // The copy that a migration leaves behind: complete and on the disk before anything is changed.

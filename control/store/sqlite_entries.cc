@@ -15,11 +15,11 @@
 namespace postern::store {
 namespace {
 
-// Selectors, addresses and ports hold no control bytes, so a newline parts them.
+// Selectors, addresses, ports and services hold no control bytes, so a newline parts them.
 constexpr char kSeparator = '\n';
 
 #define POSTERN_ENTRY_COLUMNS \
-  "id, spiffe_id, selectors, addresses, publish_source, ports, svid_ttl_ms, created_at"
+  "id, spiffe_id, selectors, addresses, publish_source, ports, svid_ttl_ms, created_at, services"
 
 absl::Status Damaged(std::string_view id, std::string_view field) {
   return absl::DataLossError(
@@ -50,6 +50,14 @@ absl::StatusOr<Entry> EntryFromRow(const Statement& row) {
   entry.ports = *std::move(ports);
   entry.svid_ttl = absl::Milliseconds(row.Int(6));
   entry.created_at = absl::FromUnixSeconds(row.Int(7));
+  const std::string services = row.Text(8);
+  for (absl::string_view text : absl::StrSplit(services, kSeparator, absl::SkipEmpty())) {
+    absl::StatusOr<base::ServiceAddress> service = base::ServiceAddress::Parse(base::ToStd(text));
+    if (!service.ok()) {
+      return Damaged(id, "service");
+    }
+    entry.services.push_back(*service);
+  }
   return entry;
 }
 
@@ -150,9 +158,13 @@ absl::Status InsertEntry(Connection& connection, const Entry& entry) {
   const std::string addresses =
       absl::StrJoin(entry.allowed_addresses, "\n",
                     [](std::string* out, const base::Cidr& cidr) { out->append(cidr.ToString()); });
+  const std::string services = absl::StrJoin(
+      entry.services, "\n", [](std::string* out, const base::ServiceAddress& service) {
+        out->append(service.ToString());
+      });
   absl::StatusOr<Statement> insert =
       connection.Prepare("INSERT INTO entries (" POSTERN_ENTRY_COLUMNS
-                         ", selector_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+                         ", selector_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
   if (!insert.ok()) {
     return insert.status();
   }
@@ -164,7 +176,8 @@ absl::Status InsertEntry(Connection& connection, const Entry& entry) {
       .Bind(6, JoinPorts(entry.ports))
       .Bind(7, absl::ToInt64Milliseconds(entry.svid_ttl))
       .Bind(8, absl::ToUnixSeconds(entry.created_at))
-      .Bind(9, static_cast<int64_t>(entry.selectors.size()));
+      .Bind(9, services)
+      .Bind(10, static_cast<int64_t>(entry.selectors.size()));
   absl::Status status = insert->Run();
   if (absl::IsAlreadyExists(status)) {
     return absl::AlreadyExistsError("an entry with just these selectors exists already");

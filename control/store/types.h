@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "common/base/bytes.h"
 #include "common/base/ip.h"
+#include "common/base/service_address.h"
 #include "common/x509/revocation_set.h"
 #include "common/x509/spiffe_id.h"
 
@@ -34,6 +35,8 @@ struct Entry {
   std::vector<base::Cidr> allowed_addresses = {};  // what its proxies may claim as endpoints
   bool publish_connection_address = false;  // the source address of its proxy's connection too
   std::vector<uint16_t> ports = {};         // the workload's ports in the mesh; empty: every one
+  // Where it is reached as one of several, sorted, without repetition.
+  std::vector<base::ServiceAddress> services = {};
   absl::Duration svid_ttl = absl::ZeroDuration();  // zero: the issuer's default
   absl::Time created_at = absl::UnixEpoch();       // set by the store, whole seconds
 

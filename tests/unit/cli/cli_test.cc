@@ -83,9 +83,27 @@ TEST_F(CliTest, EndsWithStatusTwoForWhatItDoesNotKnow) {
 }
 
 TEST_F(CliTest, PutsTheTokenAloneOnStandardOutput) {
-  const Outcome made = Ask({"token", "create", "--spiffe-id", "spiffe://td/web", "--address",
-                            "198.18.0.0/24", "--address", "fd00:5b::7", "--port", "80", "--port",
-                            "443", "--publish-address", "--svid-ttl", "10m", "--ttl", "90"});
+  const Outcome made = Ask({"token",
+                            "create",
+                            "--spiffe-id",
+                            "spiffe://td/web",
+                            "--address",
+                            "198.18.0.0/24",
+                            "--address",
+                            "fd00:5b::7",
+                            "--port",
+                            "80",
+                            "--port",
+                            "443",
+                            "--service",
+                            "10.96.0.10:80",
+                            "--service",
+                            "[2001:db8::10]:8443=443",
+                            "--publish-address",
+                            "--svid-ttl",
+                            "10m",
+                            "--ttl",
+                            "90"});
   EXPECT_EQ(made.status, 0) << made.err;
   EXPECT_EQ(made.out, "secret-token\n");
   EXPECT_THAT(made.err, AllOf(HasSubstr("spiffe://td/web"), HasSubstr("2026-01-01T00:10:00Z"),
@@ -96,6 +114,7 @@ TEST_F(CliTest, PutsTheTokenAloneOnStandardOutput) {
   EXPECT_THAT(entry.allowed_addresses(),
               ElementsAre("198.18.0.0/24", ::testing::StartsWith("fd00:5b::7")));
   EXPECT_THAT(entry.ports(), ElementsAre(80U, 443U));
+  EXPECT_THAT(entry.services(), ElementsAre("10.96.0.10:80", "[2001:db8::10]:8443=443"));
   EXPECT_TRUE(entry.publish_connection_address());
   EXPECT_EQ(entry.svid_ttl_seconds(), 600);
   EXPECT_EQ(entry.selectors_size(), 0);
@@ -125,6 +144,8 @@ TEST_F(CliTest, NamesTheFlagOfABadEntry) {
   EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--ttl", "soon"}), HasSubstr("--ttl 'soon'"));
   EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--port", "0"}), HasSubstr("--port"));
   EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--port", "65536"}), HasSubstr("--port"));
+  EXPECT_THAT(error({"--spiffe-id", "spiffe://td/a", "--service", "db:80"}),
+              HasSubstr("--service: 'db:80' is no service"));
 }
 
 TEST_F(CliTest, MakesListsAndDeletesEntries) {

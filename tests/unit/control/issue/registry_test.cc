@@ -78,6 +78,14 @@ TEST_F(RegistryTest, RefusesWhatNoEntryMayHaveAndNamesTheField) {
   entry.allowed_addresses =
       std::vector<base::Cidr>(kMaxAllowedAddresses + 1, *base::Cidr::Parse("198.18.0.1"));
   Refuses(entry, "allowed_addresses");
+  entry = Good();
+  entry.services = std::vector<base::ServiceAddress>(kMaxServices + 1,
+                                                     *base::ServiceAddress::Parse("10.0.0.1:1"));
+  Refuses(entry, "services");
+  entry = Good();
+  entry.ports = {80};
+  entry.services = {*base::ServiceAddress::Parse("10.0.0.1:80=8080")};
+  Refuses(entry, "services: 10.0.0.1:80=8080 leads to port 8080, which is not among");
   EXPECT_THAT(*store_->entries().ListEntries(), SizeIs(0));
 }
 

@@ -362,5 +362,20 @@ TEST_F(SqliteFileTest, AMigrationThatFailsLeavesTheOldSchema) {
   EXPECT_EQ(*(*connection)->Ask("SELECT count(*) FROM sqlite_master WHERE name = 'b'"), "0");
 }
 
+TEST_F(SqliteFileTest, EntriesOfTheReleaseBeforeHaveNoServices) {
+  const std::string path = dir_.Write("old.db", "");
+  auto connection = Connection::Open(path, SQLITE_OPEN_READWRITE);
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  ASSERT_TRUE(Migrate(**connection, Migrations().first(4), path, clock_.Now()).ok());
+  ASSERT_TRUE((*connection)
+                  ->Execute("INSERT INTO entries (id, spiffe_id, selectors, selector_count, "
+                            "addresses, publish_source, ports, svid_ttl_ms, created_at) VALUES "
+                            "('1', 'spiffe://example.org/web', 'unix:uid:1', 1, '', 0, '', 0, 0)")
+                  .ok());
+  ASSERT_TRUE(Migrate(**connection, Migrations(), path, clock_.Now()).ok());
+  EXPECT_EQ(*(*connection)->Ask("SELECT spiffe_id || services FROM entries"),
+            "spiffe://example.org/web");
+}
+
 }  // namespace
 }  // namespace postern::store

@@ -65,6 +65,8 @@ TEST_F(StoreTest, ReturnsAnEntryAsItWasStored) {
       .allowed_addresses = {*base::Cidr::Parse("198.18.0.7"), *base::Cidr::Parse("fd00:5b::/32")},
       .publish_connection_address = true,
       .ports = {80, 65535},
+      .services = {*base::ServiceAddress::Parse("10.96.0.10:80"),
+                   *base::ServiceAddress::Parse("[2001:db8::10]:8080=65535")},
       .svid_ttl = absl::Seconds(90)};
   const auto created = store_->entries().CreateEntry(wanted);
   ASSERT_TRUE(created.ok()) << created.status();

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A service: one address of several workloads, which the issuer answers with a place for each of them.
+Connections go to all of them, past one that is dead, and never on in plaintext."""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+import unittest
+
+import harness
+from harness import SERVER, SERVER_BACK, SERVER_ID
+from lab import wait_until
+from loopback import Issuer, LoopbackTest, Proxy, free_port
+
+TRUST_DOMAIN = "services.test"
+DB, WEB = f"spiffe://{TRUST_DOMAIN}/db", f"spiffe://{TRUST_DOMAIN}/web"
+SERVICE, PORT = "198.18.99.1", 5432  # nobody has this address, nor SERVICE6
+SERVICE6 = "fd00:5b:99::1"
+NOT_ALLOWED, REFUSED = 2, 5  # of SOCKS
+
+
+class ServicesTest(LoopbackTest):
+
+    def setUp(self):
+        super().setUp()
+        self.issuer = Issuer(self, TRUST_DOMAIN)
+        self.start(self.issuer).wait_ready()
+        self.port = free_port()
+
+    def greeter(self, word):
+        """The port of an application that says `word` to everybody and hangs up."""
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.sendall(word)
+        threading.Thread(target=serve, daemon=True).start()
+        return server.getsockname()[1]
+
+    def token(self, name, spiffe_id, *words):
+        made = self.issuer.postern("token", "create", "--spiffe-id", spiffe_id, *words)
+        path = self.path(f"{name}.token")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+            file.write(made.stdout.strip())
+        return ["--join-token-file", path]
+
+    def member(self, word):
+        """One workload of the service, with a port of its own."""
+        listen, name = free_port(), word.decode()
+        token = self.token(name, DB, "--address", "127.0.0.1", "--port", str(listen), "--service",
+                           f"{SERVICE}:{PORT}={listen}")
+        return self.start(Proxy(
+            self, name, *self.issuer.flags(), *token, "--drain-delay", "0", "--tunnel",
+            f"inbound,listen=127.0.0.1:{listen},target=127.0.0.1:{self.greeter(word)},peer={WEB}"
+        )).wait_ready()
+
+    def ask(self):
+        """What the service says, or the code with which the connection was refused."""
+        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port), 10)) as sock:
+            sock.sendall(b"\x05\x01\x00")
+            answer = sock.makefile("rb")
+            self.assertEqual(answer.read(2), b"\x05\x00")
+            sock.sendall(b"\x05\x01\x00\x01" + socket.inet_aton(SERVICE) + struct.pack(">H", PORT))
+            reply = answer.read(10)
+            return reply[1] or answer.read()
+
+    def test_a_service_is_reached_at_each_of_its_workloads_and_past_a_dead_one(self):
+        one, two = self.member(b"one"), self.member(b"two")
+        client = self.start(Proxy(
+            self, "client", *self.issuer.flags(), *self.token("client", WEB), "--drain-delay", "0",
+            "--outbound-proxy", f"127.0.0.1:{self.port}")).wait_ready()
+        self.assertEqual({self.ask() for _ in range(40)}, {b"one", b"two"})
+        wait_until(lambda: len(client.access_log()) == 40, 10, "the records")
+        for record in client.access_log():
+            self.assertEqual((record["destination"], record["security"], record["peer_id"]),
+                             (f"{SERVICE}:{PORT}", "mutual_tls", DB))
+        self.assertEqual(len({record["upstream"] for record in client.access_log()}), 2)
+
+        one.stop()
+        self.assertEqual([self.ask() for _ in range(20)], [b"two"] * 20, "before a byte has flown")
+        self.assertGreater(client.metric("postern_endpoint_retries_total", reason="connect_failed"), 0)
+        two.stop()
+        self.assertEqual(self.ask(), REFUSED)
+
+        self.member(b"three")
+        wait_until(lambda: self.ask() == b"three", 20, "the issuer to tell of the third one")
+        entries = json.loads(self.issuer.postern("entry", "list", "--output", "json").stdout)
+        served = [entry for entry in entries if entry["services"]]
+        self.assertEqual(len(served), 3)
+        for entry in served:
+            self.issuer.postern("entry", "delete", entry["id"])
+        wait_until(lambda: self.ask() == NOT_ALLOWED, 20, "the service to be gone")
+        self.assertEqual(client.failures()[0]["reason"], "mesh_downgrade")
+        self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
+
+
+class InterceptedServiceTest(harness.MeshTest):
+    """One workload, which the client can reach at one address of each family and not at a third."""
+
+    @classmethod
+    def make_mesh(cls):
+        mesh = harness.Mesh()
+        cls.addClassCleanup(mesh.close)
+        own = [word for address in (SERVER[4], SERVER[6], SERVER_BACK)
+               for word in ("--address", address)]
+        mesh.add_workload("server", mesh.server, "198.18.3.2", entry=[
+            *own, "--service", f"{SERVICE}:{PORT}=7000", "--service", f"[{SERVICE6}]:{PORT}=7000"])
+        mesh.add_workload("client", mesh.client, "198.18.2.2")
+        mesh.client.run("ip", "route", "add", f"{SERVICE}/32", "via", SERVER[4])
+        mesh.client.run("ip", "route", "add", f"{SERVICE6}/128", "via", SERVER[6])
+        for proxy in mesh.proxies.values():
+            proxy.wait_ready()
+        mesh.serve("echo", 7000)
+        return mesh
+
+    def test_what_is_intercepted_on_its_way_to_a_service_reaches_a_place_of_its_family(self):
+        for address in [SERVICE] * 20 + [SERVICE6] * 3:
+            with contextlib.closing(self.mesh.client.connect(address, PORT)) as sock:
+                sock.settimeout(10)
+                sock.sendall(b"hello")
+                self.assertEqual(sock.recv(5), b"hello", address)
+        client = self.proxy("client")
+        wait_until(lambda: len(client.access_log()) == 23, 10, "the records")
+        records = client.access_log()
+        self.assertEqual({(one["destination"], one["upstream"], one["security"], one["peer_id"])
+                          for one in records},
+                         {(f"{SERVICE}:{PORT}", f"{SERVER[4]}:7000", "mutual_tls", SERVER_ID),
+                          (f"[{SERVICE6}]:{PORT}", f"[{SERVER[6]}]:7000", "mutual_tls", SERVER_ID)})
+        self.assertGreater(client.metric("postern_endpoint_retries_total", reason="connect_failed"), 0)
+        self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -177,6 +177,7 @@ void InboundSession::PassThrough(PlaintextReason reason, base::ByteSpan first_by
   passes_ =
       reason == PlaintextReason::kPermissive && IsExemptProbe() ? PlaintextReason::kProbe : reason;
   if (upstream_ != nullptr) {  // let in already, as a client that might wait for the server
+    hold_.EndHandshake();
     // Policy may have changed while what it said was looked at, which Recheck leaves alone.
     if (FailIfLost()) {
       return;

@@ -36,6 +36,7 @@ class InboundSession final : public Session {
   void StartSniff();
   void ReadFirstBytes();
   void Sniff(base::ByteSpan bytes);
+  bool CountsAsHandshake();
   void OnNoHello();
   void EndedBeforeFirstByte();
   void OnClientHello(const tls::ClientHello& hello, base::ByteSpan bytes);
@@ -79,6 +80,7 @@ class InboundSession final : public Session {
   std::vector<uint8_t> first_bytes_;    // read by the sniffer, not consumed yet
   std::optional<telemetry::PlaintextReason> passes_;  // why the connection is not TLS of ours
   config::PeerMode mode_ = config::PeerMode::kStrict;
+  bool late_ = false;  // let in silent, it is shaking hands after all
   // What the application, which asks for it, is told of the client: to what it has connected, and
   // whether it was told already. Null: it does not ask.
   struct Announce {

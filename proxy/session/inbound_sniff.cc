@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What comes on an intercepted port, told by the first bytes; and on a permissive one, by who says
 // them (docs/adr/0026-server-speaks-first.md).
+#include <utility>
+
 #include "common/base/strings.h"
+#include "proxy/session/admission.h"
 #include "proxy/session/inbound_session.h"
 
 namespace postern::session {
@@ -48,7 +51,24 @@ bool InboundSession::MayPassPlaintext() const {
 
 void InboundSession::StartSniff() {
   Advance(Phase::kSniff);
-  WatchDownstream();
+  if (CountsAsHandshake()) {
+    WatchDownstream();
+  }
+}
+
+// A client that was let in because it was silent counted as a connection alone. From where it
+// begins a handshake, or is waited for to do so, it counts for one again, up to the deadline of a
+// handshake. False: there are too many, and the session has failed.
+bool InboundSession::CountsAsHandshake() {
+  if (upstream_ == nullptr || std::exchange(late_, true)) {
+    return true;
+  }
+  const auto refusal = AdmitLateHandshake(worker(), hold_);
+  if (refusal.has_value()) {
+    Fail(refusal->reason, Side::kDownstream,
+         absl::ResourceExhaustedError(base::ToAbsl(refusal->why)));
+  }
+  return !refusal.has_value();
 }
 
 void InboundSession::ReadFirstBytes() {
@@ -102,6 +122,7 @@ void InboundSession::Sniff(base::ByteSpan bytes) {
   switch (sniffed.verdict) {
     case tls::SniffVerdict::kNeedMore:
       KeepFirstBytes(first_bytes_.empty() ? bytes : base::ByteSpan());
+      CountsAsHandshake();
       return;
     case tls::SniffVerdict::kClientHello:
       OnClientHello(sniffed.hello, bytes);
@@ -135,6 +156,9 @@ void InboundSession::Sniff(base::ByteSpan bytes) {
 void InboundSession::OnClientHello(const tls::ClientHello& hello, base::ByteSpan bytes) {
   sni_ = hello.sni;
   if (mode_ == PeerMode::kStrict || tls::IsMeshHello(hello)) {
+    if (!CountsAsHandshake()) {
+      return;
+    }
     passes_.reset();
     Handshake(bytes);
   } else {

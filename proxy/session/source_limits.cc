@@ -106,7 +106,12 @@ std::optional<SourceLimits::Refusal> SourceLimits::Admit(const net::SocketAddres
   }
   hold.limits_ = this;
   hold.source_ = HashOf(source.ip());
-  if (std::optional<Refusal> refusal = Count(room, hold)) {
+  hold.Mark(SourceHold::kBounded, true);
+  std::optional<Refusal> refusal = CountConnection(room, hold);
+  if (!refusal.has_value()) {
+    refusal = CountHandshake(room, hold);
+  }
+  if (refusal.has_value()) {
     hold.Release();
     return refusal;
   }
@@ -119,8 +124,21 @@ std::optional<SourceLimits::Refusal> SourceLimits::Admit(const net::SocketAddres
   return std::nullopt;
 }
 
-// Counts first and judges after: so no two threads can both take the last place.
-std::optional<SourceLimits::Refusal> SourceLimits::Count(const Room& room, SourceHold& hold) {
+std::optional<SourceLimits::Refusal> SourceLimits::AdmitHandshake(const Room& room,
+                                                                  SourceHold& hold) {
+  if ((hold.parts_ & SourceHold::kBounded) == 0 || (hold.parts_ & SourceHold::kHandshake) != 0) {
+    return std::nullopt;
+  }
+  std::optional<Refusal> refusal = CountHandshake(room, hold);
+  if (refusal.has_value()) {
+    hold.EndHandshake();
+  }
+  return refusal;
+}
+
+// These two count first and judge after: so no two threads can both take the last place.
+std::optional<SourceLimits::Refusal> SourceLimits::CountConnection(const Room& room,
+                                                                   SourceHold& hold) {
   const uint32_t connections = connections_.Add(hold.source_);
   hold.Mark(SourceHold::kConnection, connections > 0);
   if (IsBeyond(connections, max_connections_)) {
@@ -131,6 +149,11 @@ std::optional<SourceLimits::Refusal> SourceLimits::Count(const Room& room, Sourc
     return Refusal{CloseReason::kSourceConnections,
                    "the source has its share of the connections that there may be"};
   }
+  return std::nullopt;
+}
+
+std::optional<SourceLimits::Refusal> SourceLimits::CountHandshake(const Room& room,
+                                                                  SourceHold& hold) {
   const uint32_t handshakes = handshakes_.Add(hold.source_);
   hold.Mark(SourceHold::kHandshake, handshakes > 0);
   if (IsBeyond(handshakes, max_handshakes_)) {

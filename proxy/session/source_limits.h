@@ -22,7 +22,7 @@ namespace postern::session {
 class SourceLimits;
 
 // What one inbound connection counts for: a connection of its source, a handshake of its source
-// until that is over, a connection of its peer once that is known. Takes all of it back when it
+// while one is under way, a connection of its peer once that is known. Takes all of it back when it
 // goes. Empty for what is not counted. Owned by its session; worker's thread.
 class SourceHold {
  public:
@@ -38,7 +38,8 @@ class SourceHold {
 
  private:
   friend class SourceLimits;
-  enum Part : uint8_t { kHandshake = 1, kConnection = 2, kPeer = 4 };
+  // kBounded: the source is one that is bounded.
+  enum Part : uint8_t { kHandshake = 1, kConnection = 2, kPeer = 4, kBounded = 8 };
   void Mark(Part part, bool counted);
 
   SourceLimits* limits_ = nullptr;  // outlives it
@@ -78,6 +79,9 @@ class SourceLimits {
   // workers). Then `hold` counts it; else nothing is counted, and why not is returned.
   std::optional<Refusal> Admit(const net::SocketAddress& source, const Room& room,
                                std::chrono::milliseconds now, SourceHold& hold);
+  // The same for a connection that `hold` counts, whose handshake was over or was not to come, and
+  // begins after all. `room.handshakes`: without it.
+  std::optional<Refusal> AdmitHandshake(const Room& room, SourceHold& hold);
   // The same for its peer, whose SPIFFE ID was verified since.
   std::optional<Refusal> AdmitPeer(std::string_view spiffe_id, SourceHold& hold);
 
@@ -88,7 +92,8 @@ class SourceLimits {
  private:
   friend class SourceHold;
   uint64_t HashOf(const base::IpAddress& ip) const;
-  std::optional<Refusal> Count(const Room& room, SourceHold& hold);
+  std::optional<Refusal> CountConnection(const Room& room, SourceHold& hold);
+  std::optional<Refusal> CountHandshake(const Room& room, SourceHold& hold);
 
   const base::SipKey key_ = base::SipKey::Random();
   const uint32_t max_handshakes_;

@@ -14,6 +14,7 @@
 #include "proxy/net/dns_client.h"
 #include "proxy/net/name_cache.h"
 #include "proxy/net/timer.h"
+#include "proxy/session/admission.h"
 #include "proxy/session/connection_limit.h"
 #include "proxy/session/dialer.h"
 #include "proxy/session/drainer.h"
@@ -126,10 +127,8 @@ struct Worker::Impl {
   Sweep liveness;
   std::unique_ptr<Listeners> listeners;
   Refusals refusals;
-  SourceHold admitted;  // from Admit to the OnAccept that follows it
-  const size_t connection_limit;
+  SourceHold admitted;                              // from Admit to the OnAccept that follows it
   ListenerSpec handed_outbound;                     // no listener: its connections are handed over
-  const size_t handshake_limit;                     // in each direction, before accepting stops
   std::array<Gate, base::kDirectionCount> gates{};  // by direction
   Thread state = Thread::kWaiting;
   std::thread thread;
@@ -165,9 +164,9 @@ Worker::Impl::Impl(unsigned worker_index, const WorkerShared& given,
       housekeeping(*loop, [this] { KeepHouse(); }),
       liveness(*loop, kLivenessPeriod,
                {[this] { return table.Ids(); }, [this](uint64_t id) { CheckLiveness(id); }}),
-      refusals(context),
-      connection_limit(ShareOfLimit(*shared.config)),
-      handshake_limit(HandshakesOfWorker(*shared.config)) {
+      refusals(context) {
+  context.connection_limit = ShareOfLimit(*shared.config);
+  context.handshake_limit = HandshakesOfWorker(*shared.config);
   handed_outbound.name = "outbound";
   handed_outbound.direction = base::Direction::kOutbound;
   handed_outbound.handed = true;
@@ -205,12 +204,7 @@ bool Worker::Impl::Admit(const ListenerSpec& via, const net::SocketAddress& peer
   if (shared.limits == nullptr || via.direction == base::Direction::kOutbound) {
     return true;
   }
-  const size_t handshakes = table.handshakes(via.direction);
-  const SourceLimits::Room room = {
-      .handshakes = handshake_limit - std::min(handshakes, handshake_limit),
-      .connections = connection_limit - std::min(table.size(), connection_limit),
-      .workers = std::max(shared.config->workers, 1U)};
-  const auto refusal = shared.limits->Admit(peer, room, loop->Now(), admitted);
+  const auto refusal = shared.limits->Admit(peer, InboundRoom(context), loop->Now(), admitted);
   if (refusal.has_value()) {
     refusals.Add(via, peer, refusal->reason, refusal->why);
   }
@@ -252,7 +246,7 @@ void Worker::Impl::TakeConnection(HandedConnection handed) {
   auto made =
       std::make_unique<OutboundSession>(context, handed_outbound, *std::move(stream), *peer);
   made->GoTo(handed.destination, ConnectOutcome(std::move(handed.outcome)));
-  const bool full = table.size() >= connection_limit;
+  const bool full = table.size() >= context.connection_limit;
   Session& session = table.Add(std::move(made));
   if (full) {
     session.End(base::CloseReason::kOverload, "the limit of connections is reached");
@@ -273,7 +267,8 @@ void Worker::Impl::TakeListener(int listening, const net::SocketAddress& target)
 }
 
 bool Worker::Impl::IsFull(base::Direction direction) const {
-  return table.size() >= connection_limit || table.handshakes(direction) >= handshake_limit;
+  return table.size() >= context.connection_limit ||
+         table.handshakes(direction) >= context.handshake_limit;
 }
 
 // Each direction by itself: clients that stall inbound do not keep the application from dialling.

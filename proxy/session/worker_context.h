@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -58,6 +59,8 @@ struct WorkerContext {
   std::shared_ptr<tls::RevocationState> revocations = std::make_shared<tls::RevocationState>();
   net::NameCache* names = nullptr;  // never null once the worker stands, as the next
   EndpointHealth* endpoints = nullptr;
+  size_t connection_limit = 0;  // of this worker
+  size_t handshake_limit = 0;   // likewise, in each direction
 
   const config::ProxyConfig& config() const { return *shared.config; }
 };

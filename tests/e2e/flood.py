@@ -5,7 +5,8 @@
   flood.py KIND ADDRESS PORT COUNT AGAIN
 keeps COUNT connections open and opens those that end again, at most AGAIN of them in a second (0: none).
 KIND is what each says: half (the beginning of a ClientHello), idle (nothing), plain (an HTTP request).
-Each line on standard input is answered with one of JSON; it ends with standard input.
+Each line on standard input is answered with one of JSON; it ends with standard input. "hello": all that are
+open say the beginning of a ClientHello.
 """
 
 import contextlib
@@ -61,6 +62,12 @@ class Flood:
         self.open -= 1
         self.drop(sock)
 
+    def say_all(self, what):
+        for key in list(self.chooser.get_map().values()):
+            if key.fileobj is not sys.stdin and key.events == selectors.EVENT_READ:
+                with contextlib.suppress(OSError):
+                    key.fileobj.sendall(what)
+
     def drop(self, sock):
         self.ended += 1
         self.chooser.unregister(sock)
@@ -72,8 +79,11 @@ class Flood:
                 self.start_one()
             for key, events in self.chooser.select(0.02):
                 if key.fileobj is sys.stdin:
-                    if not sys.stdin.readline():
+                    line = sys.stdin.readline()
+                    if not line:
                         return
+                    if line == "hello\n":
+                        self.say_all(SAYS["half"])
                     print(json.dumps({"open": self.open, "opened": self.opened,
                                       "ended": self.ended}), flush=True)
                 elif events & selectors.EVENT_WRITE:

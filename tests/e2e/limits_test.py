@@ -47,8 +47,8 @@ class FloodTest(harness.MeshTest):
         self.addCleanup(end)
         return process
 
-    def ask(self, flood):
-        flood.stdin.write(b"\n")
+    def ask(self, flood, what=""):
+        flood.stdin.write(what.encode() + b"\n")
         flood.stdin.flush()
         return json.loads(flood.stdout.readline())
 
@@ -164,6 +164,30 @@ class IdleInPermissiveModeTest(FloodTest):
         during = self.exchange_times()
         self.assert_served_as_before(before, during, "idle in permissive mode")
         self.assertEqual(self.ask(flood)["open"], 300)
+
+
+class LateHandshakesInPermissiveModeTest(FloodTest):
+    """Clients that say nothing until they are let in as such, and begin a handshake then."""
+
+    server_words = ("--peer-mode", "permissive", "--max-handshakes-per-source", "50",
+                    "--handshake-timeout", "10s")
+
+    def test_they_have_the_limit_of_handshakes_and_another_is_served(self):
+        def waiting():
+            return sum(c["phase"] == "server_first"
+                       for c in self.proxy("server").page("/connections"))
+        before = self.exchange_times()
+        # Those that come too many at once are refused at the accept, and come again.
+        flood = self.flood("idle", 400, 200)
+        wait_until(lambda: waiting() == 400, 30, lambda: self.ask(flood))
+        refused = self.closed("source_handshakes")
+        self.ask(flood, "hello")
+        wait_until(lambda: self.closed("source_handshakes") >= refused + 350, 8,
+                   lambda: self.ask(flood))
+        during = self.exchange_times()
+        self.assert_served_as_before(before, during, "late handshakes in permissive mode")
+        wait_until(lambda: self.closed("handshake_timeout") >= 50, 15, "the deadline")
+        self.assertEqual(self.closed("handshake_timeout"), 50)
 
 
 del FloodTest

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/integration/inbound_fixture.h"
 
@@ -163,6 +164,47 @@ TEST_F(ServerFirstTest, ALateHelloInPiecesIsNoPlaintextEither) {
   socket.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));
   EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
   EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kLateClientHello)) << proxy_.Reasons();
+}
+
+// Accepting waits where there are too many handshakes; who was accepted already cannot be made to.
+TEST_F(ServerFirstTest, SilentClientsThatBeginAHandshakeAfterAllHaveTheLimitOfHandshakes) {
+  constexpr size_t kClients = 12;
+  constexpr size_t kPlaces = 4;
+  proxy_.config.max_handshakes = kPlaces;
+  proxy_.config.sniff_timeout = milliseconds(10);
+  proxy_.config.handshake_timeout = milliseconds(1500);
+  Start(&Echo, PeerMode::kPermissive);
+  std::vector<Socket> clients;
+  for (size_t i = 0; i < kClients; ++i) {
+    clients.push_back(Connect());
+  }
+  ASSERT_TRUE(Await([&] { return app_->accepted() == kClients; })) << "each was let in silent";
+  for (Socket& client : clients) {
+    client.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));
+  }
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kOverload, kClients - kPlaces)) << proxy_.Reasons();
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kHandshakeTimeout, kPlaces)) << proxy_.Reasons();
+  EXPECT_TRUE(proxy_.AwaitIdle());
+  RawTls peer(Connect(), {.certificate = &web_, .alpn = "postern/1"});
+  EXPECT_TRUE(peer.ok()) << "the places are free again";
+}
+
+// What they say may be anything else: that is no handshake, and nobody is counted for it.
+TEST_F(ServerFirstTest, SilentClientsThatSpeakPlaintextAfterAllHaveNoSuchLimit) {
+  proxy_.config.max_handshakes = 1;
+  proxy_.config.sniff_timeout = milliseconds(10);
+  Start(&Echo, PeerMode::kPermissive);
+  Socket hello = Connect();
+  std::vector<Socket> clients;
+  for (int i = 0; i < 5; ++i) {
+    clients.push_back(Connect());
+  }
+  ASSERT_TRUE(Await([&] { return app_->accepted() == 6; }));
+  hello.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));  // has the only place
+  for (Socket& client : clients) {
+    client.Send("plain");
+    EXPECT_EQ(client.ReadExactly(5), "plain");
+  }
 }
 
 // Policy asks for an identity: a silent client can only be a member, however slow it is.

@@ -131,6 +131,54 @@ TEST_F(SourceLimitsTest, HandshakesOfOneSourceAreBoundedAsAskedFor) {
   EXPECT_EQ(Opened("198.18.0.1", 10), 3U);
 }
 
+// A client that was let in silent, and begins a ClientHello then.
+TEST_F(SourceLimitsTest, AHandshakeThatBeginsLateCountsAgain) {
+  config_.max_handshakes_per_source = 2;
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_EQ(Open("198.18.0.1"), std::nullopt);
+    EndHandshakes();
+  }
+  const SourceLimits::Room room = {.handshakes = 1000, .connections = 1000, .workers = 1};
+  const auto begin = [&](SourceHold& hold) {
+    const auto refusal = limits().AdmitHandshake(room, hold);
+    return refusal.has_value() ? std::optional(refusal->reason) : std::nullopt;
+  };
+  EXPECT_EQ(begin(held_[0]), std::nullopt);
+  EXPECT_EQ(begin(held_[0]), std::nullopt) << "it counts once";
+  EXPECT_EQ(begin(held_[1]), std::nullopt);
+  EXPECT_EQ(limits().HandshakesForTest(From("198.18.0.1")), 2U);
+  EXPECT_EQ(begin(held_[2]), CloseReason::kSourceHandshakes);
+  EXPECT_EQ(limits().HandshakesForTest(From("198.18.0.1")), 2U) << "who is refused is not counted";
+  held_[0].EndHandshake();
+  EXPECT_EQ(begin(held_[3]), std::nullopt);
+  held_.clear();
+  EXPECT_EQ(limits().HandshakesForTest(From("198.18.0.1")), 0U);
+}
+
+TEST_F(SourceLimitsTest, OfHandshakesThatBeginLateASourceHasItsShareOfThePlacesToo) {
+  handshakes_ = 100;
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_EQ(Open("198.18.0.1"), std::nullopt);
+    EndHandshakes();
+  }
+  size_t begun = 0;
+  for (SourceHold& hold : held_) {
+    const SourceLimits::Room room = {
+        .handshakes = handshakes_ - begun, .connections = connections_, .workers = 1};
+    begun += limits().AdmitHandshake(room, hold).has_value() ? 0 : 1;
+  }
+  EXPECT_EQ(begun, 20U);
+}
+
+TEST_F(SourceLimitsTest, LateHandshakesOfThisHostAreNotBounded) {
+  config_.max_handshakes_per_source = 1;
+  ASSERT_EQ(Opened("127.0.0.1", 20), 20U);
+  EndHandshakes();
+  for (SourceHold& hold : held_) {
+    EXPECT_FALSE(limits().AdmitHandshake({}, hold).has_value());
+  }
+}
+
 TEST_F(SourceLimitsTest, ConnectionsOfOneSourceAreBoundedAsAskedFor) {
   config_.max_connections_per_source = 3;
   EXPECT_EQ(Opened("198.18.0.1", 10), 3U);

@@ -193,6 +193,10 @@ absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
 }
 
 absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& target) {
+  if (closed_[static_cast<size_t>(base::Direction::kInbound)]) {
+    return absl::FailedPreconditionError(
+        "the proxy drains, and accepts nothing from outside any more");
+  }
   auto spec = std::make_unique<ListenerSpec>();
   spec->name = "inbound";
   spec->handed = true;
@@ -230,6 +234,7 @@ void Listeners::Resume(base::Direction direction) {
 }
 
 void Listeners::Close(base::Direction direction) {
+  closed_[static_cast<size_t>(direction)] = true;
   for (Opened& opened : open_) {
     if (opened.spec->direction == direction) {
       opened.listener.reset();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -62,10 +63,12 @@ class Listeners {
 
   const std::vector<Worker::BoundListener>& bound() const { return bound_; }
   // A listening socket that is handed over, beside what the config names; `fd` stays the caller's.
-  // What it accepts is for `target`. Not among bound().
+  // What it accepts is for `target`. Not among bound(). FailedPrecondition: inbound was closed
+  // before, and stays so.
   absl::Status Take(net::Loop& loop, int fd, const net::SocketAddress& target);
   void Pause(base::Direction direction);
   void Resume(base::Direction direction);
+  // For good: nothing of this direction is taken any more.
   void Close(base::Direction direction);
   // Accept errors since the last call.
   uint64_t TakeAcceptErrors();
@@ -85,6 +88,7 @@ class Listeners {
   const OnAccept on_accept_;
   std::vector<Opened> open_;
   std::vector<Worker::BoundListener> bound_;
+  std::array<bool, base::kDirectionCount> closed_{};  // by direction
   bool filled_share_ = false;
 };
 

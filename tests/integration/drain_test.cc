@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // SIGTERM's work in the worker: accept for a while, then only finish what is open, then end.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <atomic>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "common/base/unique_fd.h"
 #include "tests/testing/proxy_fixture.h"
 
 namespace postern::testing {
@@ -15,6 +19,21 @@ namespace {
 using base::CloseReason;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+
+// A socket that listens at a port of the system's choice.
+base::UniqueFd ListenOnLoopback(uint16_t* port) {
+  base::UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  EXPECT_EQ(bind(fd.get(), any, length), 0);
+  EXPECT_EQ(listen(fd.get(), 16), 0);
+  EXPECT_EQ(getsockname(fd.get(), any, &length), 0);
+  *port = ntohs(address.sin_port);
+  return fd;
+}
 
 TEST(DrainTest, EndsAtOnceWhenNothingIsOpen) {
   ProxyPair pair(&Echo);
@@ -82,6 +101,36 @@ TEST(DrainTest, ASecondCallShortens) {
   pair.server.worker().Drain(seconds(60), seconds(120), [&] { ++done; });
   pair.server.worker().Drain(seconds(60), milliseconds(50), [&] { ++done; });
   EXPECT_TRUE(Await([&] { return done == 2; }));
+}
+
+// `postern run` may hand a port of its command's over while the proxy drains already.
+TEST(DrainTest, APortThatIsHandedOverAfterInboundHasStoppedIsClosed) {
+  ProxyPair pair(&Echo);
+  pair.server.config.workers = 2;
+  pair.Start();
+  Socket held = pair.Connect();
+  held.Send("x");
+  held.ReadExactly(1);
+  const auto hand_over = [&](uint16_t* port) {
+    auto listening = std::make_shared<base::UniqueFd>(ListenOnLoopback(port));
+    for (size_t i = 0; i < 2; ++i) {
+      pair.server.worker(i).TakeListener(listening, Loopback(pair.app.port()));
+    }
+  };
+  uint16_t before = 0;
+  hand_over(&before);
+  EXPECT_TRUE(Socket::TryConnect("127.0.0.1", before).IsOpen());
+  for (size_t i = 0; i < 2; ++i) {
+    pair.server.worker(i).Drain(milliseconds(0), seconds(30), [] {});
+  }
+  EXPECT_TRUE(Await([&] { return !Socket::TryConnect("127.0.0.1", before).IsOpen(); }));
+  EXPECT_TRUE(Await([&] { return !Socket::TryConnect("127.0.0.1", pair.server.Port()).IsOpen(); }));
+  uint16_t after = 0;
+  hand_over(&after);
+  EXPECT_TRUE(Await([&] { return !Socket::TryConnect("127.0.0.1", after).IsOpen(); }, seconds(5)))
+      << "a port that nobody drains";
+  held.Send("z");
+  EXPECT_EQ(held.ReadExactly(1), "z");
 }
 
 TEST(DrainTest, UnderLoadLosesNoExchangeThatHadBegun) {

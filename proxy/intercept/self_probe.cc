@@ -12,6 +12,7 @@
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/intercept/rules.h"
+#include "proxy/intercept/socket_table.h"
 #include "proxy/net/errno_status.h"
 
 namespace postern::intercept {
@@ -23,8 +24,8 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPatience{250};
 // Once something is wrong its end is looked for more often.
 constexpr milliseconds kLongestRetry{1000};
-// A worker that is at its limit does not accept, which is no sign that rules are gone.
-constexpr unsigned kUnclearAtMost = 3;
+// A worker that is busy for a moment is late, which is no sign that rules are gone.
+constexpr unsigned kElsewhereAtMost = 3;
 
 base::IpAddress Loopback(bool v4) {
   return base::IpAddress::Parse(v4 ? "127.0.0.1" : "::1").value();
@@ -67,6 +68,22 @@ bool ProbeSlot::IsClaimed(bool v4) const {
   return families_[v4 ? 0 : 1].claimed;
 }
 
+// Without rules nobody listens at the place that is dialled, and loopback says so at once, whatever
+// this proxy is doing.
+ProbeFinding Judge(const ProbeSight& sight) {
+  if (sight.claimed || sight.at_outbound_port == true) {
+    return ProbeFinding::kCaught;
+  }
+  if (sight.error == ECONNREFUSED) {
+    return ProbeFinding::kNotCaught;
+  }
+  const bool reached_others = sight.connected && sight.at_outbound_port == false;
+  if (sight.error != 0 || reached_others || !sight.gate_closed) {
+    return ProbeFinding::kElsewhere;
+  }
+  return ProbeFinding::kNothing;
+}
+
 SelfProbe::SelfProbe(net::Loop& loop, const Options& options)
     : options_(options), timer_(loop, [this] { OnTimer(); }) {
   families_[1].v4 = false;
@@ -99,8 +116,8 @@ void SelfProbe::OnTimer() {
   }
   bool well = true;
   for (Family& family : families_) {
-    Judge(family);
-    well = well && family.verdict != Verdict::kNotCaught && family.unclear == 0;
+    Conclude(family);
+    well = well && family.verdict != Verdict::kNotCaught && family.elsewhere == 0;
   }
   next_ = Step::kLaunch;
   timer_.Start(well ? options_.period : std::min(options_.period, kLongestRetry));
@@ -130,6 +147,8 @@ absl::Status SelfProbe::Prepare(Family& family) {
   if (!own.ok()) {
     return own.status();
   }
+  family.source = *own;
+  family.gate_closed = slot_.HasClosedGate();
   slot_.Expect(family.v4, own->port());
   return absl::OkStatus();
 }
@@ -146,18 +165,42 @@ void SelfProbe::Launch(Family& family) {
   family.error = called == 0 || errno == EINPROGRESS ? 0 : errno;
 }
 
-void SelfProbe::Judge(Family& family) {
+ProbeSight SelfProbe::Look(const Family& family) const {
+  const int fd = family.socket.get();
+  ProbeSight sight;
+  sight.claimed = slot_.IsClaimed(family.v4);
+  if (sight.claimed) {
+    return sight;
+  }
+  sight.error = family.error != 0 ? family.error : PendingError(fd);
+  sockaddr_storage storage{};
+  socklen_t length = sizeof(storage);
+  sight.connected =
+      sight.error == 0 && getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) == 0;
+  if (sight.error == 0) {
+    const net::SocketAddress outbound(Loopback(family.v4), options_.outbound_port);
+    const absl::StatusOr<bool> there = HasTcpConnection(outbound, family.source);
+    if (there.ok()) {
+      sight.at_outbound_port = *there;
+    }
+  }
+  // Again, after the question where it is: a worker may have taken it in between.
+  sight.claimed = slot_.IsClaimed(family.v4);
+  sight.gate_closed = family.gate_closed || slot_.HasClosedGate();
+  return sight;
+}
+
+void SelfProbe::Conclude(Family& family) {
   if (family.socket.get() < 0) {
     return;  // the host has no such family, or no descriptor: nothing is learned
   }
-  const int error = family.error != 0 ? family.error : PendingError(family.socket.get());
-  const bool claimed = slot_.IsClaimed(family.v4);
+  const ProbeFinding finding = Judge(Look(family));
   slot_.Expect(family.v4, 0);
   family.socket.Close();
-  if (claimed) {
-    family.unclear = 0;
+  family.elsewhere = finding == ProbeFinding::kElsewhere ? family.elsewhere + 1 : 0;
+  if (finding == ProbeFinding::kCaught) {
     Decide(family, Verdict::kCaught);
-  } else if (error == ECONNREFUSED || ++family.unclear >= kUnclearAtMost) {
+  } else if (finding == ProbeFinding::kNotCaught || family.elsewhere >= kElsewhereAtMost) {
     Decide(family, Verdict::kNotCaught);
   }
 }

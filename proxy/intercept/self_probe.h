@@ -30,19 +30,46 @@ class ProbeSlot {
   // Whether it was claimed.
   bool IsClaimed(bool v4) const;
 
+  // A worker has stopped to accept at the outbound port because it is at a limit, or goes on.
+  void GateClosed() { closed_gates_.fetch_add(1, std::memory_order_relaxed); }
+  void GateOpened() { closed_gates_.fetch_sub(1, std::memory_order_relaxed); }
+  // Whether a probe may have to wait for its accept.
+  bool HasClosedGate() const { return closed_gates_.load(std::memory_order_relaxed) > 0; }
+
  private:
   struct Family {
     std::atomic<uint16_t> expected{0};
     std::atomic<bool> claimed{false};
   };
   std::array<Family, 2> families_;
+  std::atomic<unsigned> closed_gates_{0};
 };
+
+// What was seen of one probe when its time was over. A value.
+struct ProbeSight {
+  bool claimed = false;    // a worker has accepted it
+  int error = 0;           // of its connect
+  bool connected = false;  // it stands, or did
+  // Whether what it has reached is this proxy's outbound port, as the kernel says; nullopt: the
+  // kernel does not say.
+  std::optional<bool> at_outbound_port = std::nullopt;
+  bool gate_closed = false;  // a worker is at its limit and does not accept
+};
+enum class ProbeFinding : uint8_t {
+  kCaught,     // the rules have led it here
+  kNotCaught,  // the host itself has refused it, as it does without rules
+  kElsewhere,  // nobody here has seen it; which once or twice has other reasons
+  kNothing,    // it waits where nobody accepts: it proves nothing
+};
+// Pure.
+ProbeFinding Judge(const ProbeSight& sight);
 
 // Notices that the rules of `postern intercept` are no longer in force, by dialling in each period
 // the place that they lead back to this proxy's outbound port, in IPv4 and (where the host has it)
 // IPv6. Without rules the connection is refused by the host itself at once: nothing leaves it. What
-// that proves: the table is there and its output chain works for this proxy. Main loop's thread,
-// but for verdict and slot.
+// that proves: the table is there and its output chain works for this proxy. While a worker is at
+// its limit and accepts nothing, the kernel is asked where the probe's connection stands; where it
+// cannot say, the verdict stays as it was. Main loop's thread, but for verdict and slot.
 class SelfProbe {
  public:
   enum class Verdict : uint8_t { kUnknown, kCaught, kNotCaught };
@@ -67,8 +94,10 @@ class SelfProbe {
   struct Family {
     bool v4 = true;
     Descriptor socket;
-    int error = 0;         // of the connect call
-    unsigned unclear = 0;  // probes in a row of which nothing was learned
+    net::SocketAddress source;
+    int error = 0;             // of the connect call
+    bool gate_closed = false;  // at the launch
+    unsigned elsewhere = 0;    // probes in a row
     std::atomic<Verdict> verdict{Verdict::kUnknown};
   };
   enum class Step : uint8_t { kLaunch, kJudge };
@@ -76,7 +105,8 @@ class SelfProbe {
   void OnTimer();
   void Launch(Family& family);
   absl::Status Prepare(Family& family);
-  void Judge(Family& family);
+  void Conclude(Family& family);
+  ProbeSight Look(const Family& family) const;
   void Decide(Family& family, Verdict verdict);
 
   const Options options_;

@@ -119,6 +119,32 @@ absl::StatusOr<std::vector<TcpSocket>> ReadTcpSockets() {
   return sockets;
 }
 
+absl::StatusOr<bool> HasTcpConnection(const net::SocketAddress& local,
+                                      const net::SocketAddress& peer) {
+  inet_diag_req_v2 request{};
+  request.sdiag_family = local.ip().is_v4() ? AF_INET : AF_INET6;
+  request.sdiag_protocol = IPPROTO_TCP;
+  request.idiag_states = ~0U;
+  request.id.idiag_sport = htons(local.port());
+  request.id.idiag_dport = htons(peer.port());
+  const base::ByteSpan source = local.ip().bytes();
+  const base::ByteSpan destination = peer.ip().bytes();
+  std::memcpy(request.id.idiag_src, source.data(), source.size());
+  std::memcpy(request.id.idiag_dst, destination.data(), destination.size());
+  request.id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
+  request.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+  bool connected = false;
+  const int error = Ask(SOCK_DIAG_BY_FAMILY, NLM_F_ACK, request,
+                        [&connected](const inet_diag_msg& message, size_t) {
+                          // Where there is no connection, who listens there is the answer.
+                          connected = message.idiag_state != TCP_LISTEN;
+                        });
+  if (error != 0 && error != ENOENT) {
+    return net::ErrnoStatus(error, "cannot look a TCP connection up");
+  }
+  return connected;
+}
+
 absl::Status DestroySocket(const TcpSocket& socket) {
   inet_diag_req_v2 request{};
   request.sdiag_family = socket.family;

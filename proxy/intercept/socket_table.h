@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/base/ip.h"
+#include "proxy/net/socket_address.h"
 
 namespace postern::intercept {
 
@@ -31,6 +32,12 @@ struct TcpSocket {
 // Those that listen and those of open connections (not of ones that only wait to be forgotten), by
 // NETLINK_SOCK_DIAG. Needs no privilege.
 absl::StatusOr<std::vector<TcpSocket>> ReadTcpSockets();
+
+// Whether there is a TCP connection of this network namespace whose end at `local` has `peer` on
+// the other side, also one that waits to be accepted. Needs no privilege. Errors: it cannot be
+// told.
+absl::StatusOr<bool> HasTcpConnection(const net::SocketAddress& local,
+                                      const net::SocketAddress& peer);
 
 // Ends a connection as `ss -K` does: its owner reads ECONNABORTED, its peer gets a reset. OK also
 // when it is gone already. Unimplemented: this kernel was built without it; PermissionDenied:

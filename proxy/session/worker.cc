@@ -25,6 +25,7 @@
 #include "proxy/session/outbound_session.h"
 #include "proxy/session/refusals.h"
 #include "proxy/session/session_table.h"
+#include "proxy/session/socket_state.h"
 #include "proxy/session/source_limits.h"
 #include "proxy/session/sweep.h"
 #include "proxy/session/worker_context.h"
@@ -91,12 +92,14 @@ struct Worker::Impl {
   static absl::StatusOr<std::unique_ptr<Impl>> Make(unsigned index, const WorkerShared& shared);
   absl::Status Open();
   bool Admit(const ListenerSpec& via, const net::SocketAddress& peer);
+  bool IsProbe(const ListenerSpec& via, const net::Stream& stream, const net::SocketAddress& peer);
   void OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                 const net::SocketAddress& peer);
   void TakeConnection(HandedConnection handed);
   void TakeListener(int listening, const net::SocketAddress& target);
   void OnCountsChanged();
   void CloseGates();
+  void SetGate(base::Direction direction, Gate gate);
   bool IsFull(base::Direction direction) const;
   void SetIdentity(std::shared_ptr<const identity::IdentitySnapshot> snapshot);
   void SetPolicy(std::shared_ptr<const policy::PolicySet> policy);
@@ -211,15 +214,24 @@ bool Worker::Impl::Admit(const ListenerSpec& via, const net::SocketAddress& peer
   return !refusal.has_value();
 }
 
+// Nobody's connection: it has shown that the rules are in force. One that had to wait for its
+// accept was given up meanwhile, which is known by its reset.
+bool Worker::Impl::IsProbe(const ListenerSpec& via, const net::Stream& stream,
+                           const net::SocketAddress& peer) {
+  if (shared.probe == nullptr || via.direction == base::Direction::kInbound ||
+      via.tunnel != nullptr || via.takes_requests) {
+    return false;
+  }
+  return shared.probe->Claim(peer) || (peer.ip().IsLoopback() && PeerHasReset(stream));
+}
+
 void Worker::Impl::OnAccept(const ListenerSpec& via, std::unique_ptr<net::Stream> stream,
                             const net::SocketAddress& peer) {
-  const bool is_inbound = via.direction == base::Direction::kInbound;
-  if (shared.probe != nullptr && !is_inbound && via.tunnel == nullptr &&
-      shared.probe->Claim(peer)) {
-    return;  // nobody's connection: it has shown that the rules are in force
+  if (IsProbe(via, *stream, peer)) {
+    return;
   }
   std::unique_ptr<Session> made;
-  if (is_inbound) {
+  if (via.direction == base::Direction::kInbound) {
     made = std::make_unique<InboundSession>(context, via, std::move(stream), peer,
                                             std::move(admitted));
   } else {
@@ -261,7 +273,7 @@ void Worker::Impl::TakeListener(int listening, const net::SocketAddress& target)
   if (!taken.ok()) {
     spdlog::error("worker {}: the command's port at {} cannot be served: {}", index,
                   target.ToString(), base::Message(taken));
-  } else if (gates[static_cast<size_t>(base::Direction::kInbound)] == Gate::kPaused) {
+  } else if (gates[At(base::Direction::kInbound)] == Gate::kPaused) {
     listeners->Pause(base::Direction::kInbound);
   }
 }
@@ -271,24 +283,29 @@ bool Worker::Impl::IsFull(base::Direction direction) const {
          table.handshakes(direction) >= context.handshake_limit;
 }
 
+void Worker::Impl::SetGate(base::Direction direction, Gate gate) {
+  const bool closes = gate == Gate::kPaused;
+  gates[At(direction)] = gate;
+  if (shared.probe != nullptr && direction == base::Direction::kOutbound) {
+    closes ? shared.probe->GateClosed() : shared.probe->GateOpened();
+  }
+  closes ? listeners->Pause(direction) : listeners->Resume(direction);
+}
+
 // Each direction by itself: clients that stall inbound do not keep the application from dialling.
 void Worker::Impl::CloseGates() {
   for (const base::Direction direction : kDirections) {
-    Gate& gate = gates[static_cast<size_t>(direction)];
-    if (gate == Gate::kOpen && IsFull(direction)) {
-      gate = Gate::kPaused;
+    if (gates[At(direction)] == Gate::kOpen && IsFull(direction)) {
+      SetGate(direction, Gate::kPaused);
       metrics.accept_paused.Add(1);
-      listeners->Pause(direction);
     }
   }
 }
 
 void Worker::Impl::OnCountsChanged() {
   for (const base::Direction direction : kDirections) {
-    Gate& gate = gates[static_cast<size_t>(direction)];
-    if (gate == Gate::kPaused && !IsFull(direction)) {
-      gate = Gate::kOpen;
-      listeners->Resume(direction);
+    if (gates[At(direction)] == Gate::kPaused && !IsFull(direction)) {
+      SetGate(direction, Gate::kOpen);
     }
   }
   drainer.OnSessionGone();

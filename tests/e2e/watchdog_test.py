@@ -14,12 +14,12 @@ PERIOD = 1.0
 BOUND = PERIOD + 1.5
 
 
-class WatchdogTest(harness.MeshTest):
+class ProbedTest(harness.MeshTest):
     @classmethod
     def make_mesh(cls):
         mesh = harness.Mesh()
         cls.addClassCleanup(mesh.close)
-        mesh.add_pair(client_words=["--intercept-probe", "1s"],
+        mesh.add_pair(client_words=["--intercept-probe", "1s", *cls.client_words],
                       server_words=["--intercept-probe", "1s"])
         mesh.serve("echo", 8080)
         return mesh
@@ -36,19 +36,21 @@ class WatchdogTest(harness.MeshTest):
         self.mesh.intercept_up(self.mesh.client)
         self.wait_verdict(True)
 
-    def load(self):
-        process = self.mesh.app(self.mesh.client, "load", SERVER[4], 8080, stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE)
-        self.assertEqual(process.stdout.readline(), b"running\n")
-        self.addCleanup(process.communicate)
-        return process
-
     def assert_shown(self, wanted):
         client = self.proxy("client")
         self.assertEqual(client.metric("postern_intercept_ok"), 1.0 if wanted else 0.0)
         status, text = client.get("/ready", 15020)
         self.assertEqual(status, 200)  # a hint, no more: connections that come are served
         (self.assertNotIn if wanted else self.assertIn)("not in force", text)
+
+
+class WatchdogTest(ProbedTest):
+    def load(self):
+        process = self.mesh.app(self.mesh.client, "load", SERVER[4], 8080, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE)
+        self.assertEqual(process.stdout.readline(), b"running\n")
+        self.addCleanup(process.communicate)
+        return process
 
     def test_sees_within_a_bounded_time_that_rules_were_deleted_under_traffic(self):
         self.load()
@@ -112,6 +114,65 @@ class WatchdogTest(harness.MeshTest):
                    what="self_loop")
         self.assertEqual(client.metric("postern_connections_opened_total"), before + 1)
 
+
+class AtItsLimitTest(ProbedTest):
+    """A proxy that accepts nothing at present does not accept its own probes either."""
+
+    client_words = ("--workers", "1", "--max-connections", "2")
+
+    def setUp(self):
+        super().setUp()
+        client = self.proxy("client")
+        client.wait_idle()
+        self.paused = client.metric("postern_accept_paused_total")
+        self.opened = client.metric("postern_connections_opened_total")
+        self.held = []
+        self.addCleanup(self.let_go)
+        for _ in range(2):
+            self.held.append(self.mesh.client.connect(SERVER[4], 8080))
+        for sock in self.held:
+            sock.sendall(b"held")
+            self.assertEqual(sock.recv(4), b"held")
+        wait_until(lambda: client.metric("postern_accept_paused_total") > self.paused, what="limit")
+
+    def let_go(self):
+        while self.held:
+            self.held.pop().close()
+        self.proxy("client").wait_idle()
+
+    def stays(self, wanted, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.assertIs(self.verdict(), wanted)
+            time.sleep(0.1)
+
+    def test_that_is_no_sign_that_the_rules_are_gone(self):
+        with open(self.proxy("client").log_path, encoding="utf-8") as handle:
+            handle.read()
+            self.stays(True, 6 * PERIOD)  # three probes without an answer would do
+            self.assert_shown(True)
+            self.assertNotIn("NOT in force", handle.read())
+
+    def test_rules_that_go_and_come_are_noticed_as_ever(self):
+        self.mesh.client.run("nft", "flush", "ruleset")
+        took = self.wait_verdict(False)
+        self.mesh.intercept_up(self.mesh.client)
+        back = self.wait_verdict(True)
+        print(f"at the limit: deleted seen after {took:.2f} s, back after {back:.2f} s", flush=True)
+        self.stays(True, 3 * PERIOD)
+
+    def test_probes_that_had_to_wait_are_nobodys_connections_later(self):
+        client = self.proxy("client")
+        failures = client.failures()
+        time.sleep(4 * PERIOD)
+        self.let_go()
+        self.wait_verdict(True)
+        time.sleep(PERIOD)  # for whatever comes of those that waited
+        self.assertEqual(client.metric("postern_connections_opened_total"), self.opened + 2)
+        self.assertEqual(client.failures(), failures)
+
+
+del ProbedTest
 
 if __name__ == "__main__":
     unittest.main()

@@ -2,11 +2,13 @@
 #include "proxy/intercept/existing.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <string>
 #include <vector>
 
+#include "common/base/unique_fd.h"
 #include "tests/testing/sockets.h"
 
 namespace postern::intercept {
@@ -176,6 +178,33 @@ TEST(TcpSocketsTest, FindsOpenConnectionsAndListeners) {
   }
   EXPECT_EQ(listeners, 1);
   EXPECT_EQ(dialled, 1);
+}
+
+TEST(TcpSocketsTest, FindsAConnectionThatNobodyHasAcceptedYet) {
+  for (const char* const text : {"127.0.0.1", "::1"}) {
+    const net::SocketAddress any(base::IpAddress::Parse(text).value(), 0);
+    sockaddr_storage storage{};
+    socklen_t length = any.ToSockaddr(&storage);
+    auto* const address = reinterpret_cast<sockaddr*>(&storage);
+    const base::UniqueFd listener(socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!listener.is_open() || bind(listener.get(), address, length) != 0) {
+      ASSERT_STREQ(text, "::1") << "a host without IPv6";
+      continue;
+    }
+    ASSERT_EQ(listen(listener.get(), 4), 0);
+    ASSERT_EQ(getsockname(listener.get(), address, &length), 0);
+    const net::SocketAddress at = net::SocketAddress::FromSockaddr(address, length).value();
+    const base::UniqueFd dialled(socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(connect(dialled.get(), address, length), 0);
+    ASSERT_EQ(getsockname(dialled.get(), address, &length), 0);
+    const net::SocketAddress from = net::SocketAddress::FromSockaddr(address, length).value();
+
+    EXPECT_EQ(HasTcpConnection(at, from).value(), true);
+    EXPECT_EQ(HasTcpConnection(from, at).value(), true) << "its other end";
+    const net::SocketAddress stranger(from.ip(), static_cast<uint16_t>(from.port() ^ 1));
+    EXPECT_EQ(HasTcpConnection(at, stranger).value(), false) << "only somebody who listens";
+    EXPECT_EQ(HasTcpConnection(stranger, from).value(), false) << "nobody at all";
+  }
 }
 
 }  // namespace

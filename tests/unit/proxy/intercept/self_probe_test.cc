@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <thread>
 #include <vector>
 
@@ -43,6 +44,47 @@ TEST(ProbeSlotTest, GivesAProbeToOneWorkerAlone) {
     }
     ASSERT_EQ(claims, 1);
   }
+}
+
+TEST(ProbeSlotTest, CountsTheWorkersThatDoNotAccept) {
+  ProbeSlot slot;
+  EXPECT_FALSE(slot.HasClosedGate());
+  slot.GateClosed();
+  slot.GateClosed();
+  slot.GateOpened();
+  EXPECT_TRUE(slot.HasClosedGate()) << "the kernel picks the worker, so one is enough";
+  slot.GateOpened();
+  EXPECT_FALSE(slot.HasClosedGate());
+}
+
+TEST(ProbeFindingTest, IsCaughtWhenAWorkerHasItOrItWaitsForOne) {
+  EXPECT_EQ(Judge({.claimed = true}), ProbeFinding::kCaught);
+  EXPECT_EQ(Judge({.connected = true, .at_outbound_port = true}), ProbeFinding::kCaught);
+  EXPECT_EQ(Judge({.connected = true, .at_outbound_port = true, .gate_closed = true}),
+            ProbeFinding::kCaught);
+}
+
+TEST(ProbeFindingTest, ARefusalIsTheHostsOwnAlsoAtALimit) {
+  for (const bool gate_closed : {false, true}) {
+    EXPECT_EQ(Judge({.error = ECONNREFUSED, .gate_closed = gate_closed}), ProbeFinding::kNotCaught);
+  }
+}
+
+TEST(ProbeFindingTest, OneThatReachedSomebodyElseIsElsewhereAlsoAtALimit) {
+  for (const bool gate_closed : {false, true}) {
+    EXPECT_EQ(Judge({.connected = true, .at_outbound_port = false, .gate_closed = gate_closed}),
+              ProbeFinding::kElsewhere);
+    EXPECT_EQ(Judge({.error = EPERM, .gate_closed = gate_closed}), ProbeFinding::kElsewhere);
+  }
+}
+
+TEST(ProbeFindingTest, OneThatNobodyAnswersProvesNothingAtALimit) {
+  EXPECT_EQ(Judge({.at_outbound_port = false}), ProbeFinding::kElsewhere);
+  EXPECT_EQ(Judge({.at_outbound_port = false, .gate_closed = true}), ProbeFinding::kNothing)
+      << "the queue may be full";
+  EXPECT_EQ(Judge({.connected = true}), ProbeFinding::kElsewhere);
+  EXPECT_EQ(Judge({.connected = true, .gate_closed = true}), ProbeFinding::kNothing)
+      << "the kernel does not say where it is";
 }
 
 TEST(ProbeTargetTest, IsLoopbackSoThatNothingLeavesTheHost) {

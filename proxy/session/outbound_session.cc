@@ -183,9 +183,11 @@ void OutboundSession::WrapOrPass() {
 // ---------------------------------------------------------------- FirstBytes
 
 // Whether it is TLS already shows in what the application says; one that waits for the server to
-// speak first says nothing, and is carried over mTLS.
+// speak first says nothing, and is carried over mTLS. One that waits for the outcome of its connect
+// says nothing either, so it is answered before there is one.
 void OutboundSession::StartFirstBytes() {
   Advance(Phase::kFirstBytes);
+  outcome_.Connected();
   WatchDownstream();
 }
 

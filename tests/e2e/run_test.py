@@ -3,12 +3,15 @@
 their own, in a namespace without any rule. The server stands behind a proxy with interception."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,12 +19,13 @@ import unittest
 
 import harness
 import lab
+import pki
 from harness import CLIENT, CLIENT_ID, HERE, PROXY_UID, SERVER, SERVER_ID, TRUST_DOMAIN, url_host
 from lab import wait_until
 
 BACK = "198.18.2.2"  # in no mesh: what goes there is plaintext, if it is let go at all
 PYTHON = "/usr/bin/python3"  # one that every user can run
-ECHO, WEB, PLAIN, NOBODY = 7000, 8000, 7100, 7999
+ECHO, WEB, PLAIN, NOBODY, OWN_TLS = 7000, 8000, 7100, 7999, 7443
 
 # Connects, echoes, loses its proxy, and tries again.
 LOSES_ITS_PROXY = """
@@ -46,6 +50,21 @@ sock = socket.socket()
 sock.setblocking(False)
 said.append(str(sock.connect_ex(address)))
 print(*said)
+"""
+
+# TLS of its own over a blocking socket: whose certificate it sees, and how long that takes.
+TLS_CLIENT = """
+import hashlib, socket, ssl, sys, time
+began = time.monotonic()
+sock = socket.socket()
+sock.connect((sys.argv[1], int(sys.argv[2])))
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+tls = context.wrap_socket(sock)
+tls.sendall(b"mine")
+print(hashlib.sha256(tls.getpeercert(True)).hexdigest(), tls.recv(9).decode(),
+      round(time.monotonic() - began, 3))
 """
 
 # An event loop, many connections at a time.
@@ -110,8 +129,8 @@ class RunTest(harness.MeshTest):
         mesh = harness.Mesh()
         cls.addClassCleanup(mesh.close)
         cls.numbers = itertools.count()
-        mesh.add_workload("server", mesh.server, "198.18.3.2",
-                          entry=["--address", SERVER[4], "--address", SERVER[6]])
+        mesh.add_workload("server", mesh.server, "198.18.3.2", "--port-mode",
+                          f"{OWN_TLS}=permissive", entry=["--address", SERVER[4], "--address", SERVER[6]])
         mesh.proxies["server"].wait_ready()
         mesh.serve("echo", ECHO)
         cls.make_static_client(mesh)
@@ -217,6 +236,51 @@ class RunTest(harness.MeshTest):
         with self.over_mtls(200):
             self.assertEqual(self.run_it(PYTHON, "-c", ASYNC_CLIENT, SERVER[4],
                                          str(ECHO)).stdout.strip(), "200")
+
+    def serve_own_tls(self):
+        """An application that has TLS of its own; the digest of its certificate."""
+        chain, key = pki.Authority(self.mesh.directory, "own-tls").issue("app", "spiffe://own.test/app")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain, key)
+        listener = self.mesh.server.listen(SERVER[4], OWN_TLS)
+        self.addCleanup(listener.close)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    with contextlib.suppress(OSError):
+                        sock.settimeout(10)
+                        with context.wrap_socket(sock, server_side=True) as tls:
+                            tls.sendall(b"own: " + tls.recv(100))
+        threading.Thread(target=serve, daemon=True).start()
+        with open(chain, encoding="ascii") as file:
+            return self.digest_of(file.read())
+
+    @staticmethod
+    def digest_of(text):
+        """Of the first certificate in it."""
+        pem = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.group())).hexdigest()
+
+    def test_tls_of_its_own_is_passed_on_where_the_port_says_so(self):
+        digest = self.serve_own_tls()
+        # So long a wait for the first bytes would be noticed, and no load makes them late.
+        flags = ["--application-tls", f"{OWN_TLS}=pass", "--sniff-timeout", "10s"]
+        before = len(self.proxy("server").access_log())
+        done = self.run_it(PYTHON, "-c", TLS_CLIENT, SERVER[4], str(OWN_TLS), flags=flags)
+        seen, _, said, took = done.stdout.split()
+        self.assertEqual((seen, said), (digest, "mine"))
+        self.assertLess(float(took), 8)
+        done = self.run_it("openssl", "s_client", "-connect", f"{SERVER[4]}:{OWN_TLS}", flags=flags,
+                           stdin=subprocess.DEVNULL)
+        self.assertEqual(self.digest_of(done.stdout), digest)
+        records = wait_until(lambda: len(self.proxy("server").access_log()) >= before + 2
+                             and self.proxy("server").access_log()[before:], what="records")
+        self.assertEqual([record["security"] for record in records], ["application_tls"] * 2)
+        with self.over_mtls():  # where no flag says so, it is wrapped
+            done = self.run_it(PYTHON, "-c", TLS_CLIENT, SERVER[4], str(OWN_TLS))
+        self.assertEqual(done.stdout.split()[0], digest)
 
     def test_what_the_command_starts_is_caught_too(self):
         with self.over_mtls(2):

@@ -182,11 +182,15 @@ ProbeSight SelfProbe::Look(const Family& family) const {
     const absl::StatusOr<bool> there = HasTcpConnection(outbound, family.source);
     if (there.ok()) {
       sight.at_outbound_port = *there;
+    } else {
+      // The workers then have no descriptor to accept with, either.
+      const int why = net::ErrnoOf(there.status());
+      sight.gate_closed = why == EMFILE || why == ENFILE;
     }
   }
   // Again, after the question where it is: a worker may have taken it in between.
   sight.claimed = slot_.IsClaimed(family.v4);
-  sight.gate_closed = family.gate_closed || slot_.HasClosedGate();
+  sight.gate_closed = sight.gate_closed || family.gate_closed || slot_.HasClosedGate();
   return sight;
 }
 

@@ -53,7 +53,7 @@ struct ProbeSight {
   // Whether what it has reached is this proxy's outbound port, as the kernel says; nullopt: the
   // kernel does not say.
   std::optional<bool> at_outbound_port = std::nullopt;
-  bool gate_closed = false;  // a worker is at its limit and does not accept
+  bool gate_closed = false;  // a worker does not accept: it is at a limit, or has no descriptor
 };
 enum class ProbeFinding : uint8_t {
   kCaught,     // the rules have led it here

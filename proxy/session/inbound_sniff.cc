@@ -6,6 +6,7 @@
 #include "common/base/strings.h"
 #include "proxy/session/admission.h"
 #include "proxy/session/inbound_session.h"
+#include "proxy/session/socket_state.h"
 
 namespace postern::session {
 
@@ -182,7 +183,10 @@ void InboundSession::OnServerSpoke() {
   if (phase() != Phase::kServerFirst) {
     return;
   }
-  worker().shared.ports->Note(PortMemory::Fact::kServerFirst, destination_.port());
+  // One that only hung up on a silent client, as a web server does some time, does not speak first.
+  if (HasInput(static_cast<const PlainTransport&>(*upstream_).stream())) {
+    worker().shared.ports->Note(PortMemory::Fact::kServerFirst, destination_.port());
+  }
   if (IsMember()) {  // the issuer has answered meanwhile
     StartSniff();
     return;
@@ -220,9 +224,10 @@ void InboundSession::LetServerSpeak() {
 }
 
 // After the server has spoken, a ClientHello of the mesh comes too late: its sender would take the
-// server's bytes for a broken handshake. The reset tells it to try again, and the next one is
-// waited for. One that comes in pieces cannot be told from the application's own, which no known
-// protocol begins with after a greeting.
+// server's bytes for a broken handshake. The reset tells it to try again, and the next one from its
+// address is waited for; of the port, who has proved nothing teaches nothing. One that comes in
+// pieces cannot be told from the application's own, which no known protocol begins with after a
+// greeting.
 bool InboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
   if (mode_ == PeerMode::kOpaque || mode_ == PeerMode::kSkip) {
     return true;
@@ -242,7 +247,9 @@ bool InboundSession::JudgeFirstBytes(base::ByteSpan bytes) {
     NoteApplicationTls(bytes);
     return true;
   }
-  worker().shared.ports->Note(PortMemory::Fact::kMesh, destination_.port());
+  if (!peer_address().is_unix()) {
+    worker().shared.ports->ForgetGreeted(peer_address().ip());
+  }
   Fail(CloseReason::kLateClientHello, Side::kDownstream,
        absl::DeadlineExceededError("a ClientHello of the mesh came after the server had spoken"));
   return false;

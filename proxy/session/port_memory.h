@@ -12,13 +12,14 @@ namespace postern::session {
 
 // What was learned of the workload's permissive ports and of their clients, so that the next
 // connection need not find it out by waiting. Shared by the workers, lives as long as they do; any
-// thread. Nothing is forgotten: a fact that is no longer true costs a connection of the proxy to
-// the application that is made a little earlier than it had to be.
+// thread. Of ports nothing is forgotten: a fact that is no longer true costs a connection of the
+// proxy to the application that is made a little earlier than it had to be. So nothing is noted
+// that a client who has proved nothing can bring about at will.
 class PortMemory {
  public:
   enum class Fact : uint8_t {
     kServerFirst,  // the server has spoken to a client that was silent
-    kMesh,         // a member of the mesh was among the clients
+    kMesh,         // a member of the mesh, with its certificate, was among the clients
   };
 
   bool Knows(Fact fact, uint16_t port) const {
@@ -38,6 +39,11 @@ class PortMemory {
   void NoteGreeted(const base::IpAddress& ip) {
     const uint16_t place = PlaceOf(ip);
     greeted_[place / kBitsInWord].fetch_or(Bit(place), std::memory_order_relaxed);
+  }
+  // It may be a member that was late.
+  void ForgetGreeted(const base::IpAddress& ip) {
+    const uint16_t place = PlaceOf(ip);
+    greeted_[place / kBitsInWord].fetch_and(~Bit(place), std::memory_order_relaxed);
   }
 
  private:

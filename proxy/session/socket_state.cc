@@ -27,6 +27,11 @@ bool PeerHasReset(const net::Stream& stream) {
   return n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR;
 }
 
+bool HasInput(const net::Stream& stream) {
+  char byte = 0;
+  return recv(stream.fd(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 std::chrono::milliseconds Unacknowledged(const net::Stream& stream) {
   const absl::StatusOr<std::chrono::milliseconds> waited = stream.Unacknowledged();
   return waited.ok() ? *waited : std::chrono::milliseconds(0);

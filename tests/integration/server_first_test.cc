@@ -157,6 +157,28 @@ TEST_F(ServerFirstTest, AnUnknownClientsHelloAfterTheGreetingIsResetAndCounted) 
   EXPECT_EQ(MeshEcho("again"), "again") << "the next try is in time";
 }
 
+// What is learned of a port holds for all of its clients, and for good.
+TEST_F(ServerFirstTest, AClientThatHasProvedNothingTeachesNothingOfThePort) {
+  Start(&GreetAndEcho, PeerMode::kPermissive);
+  const session::PortMemory& ports = *proxy_.shared.ports;
+  Socket socket = Connect();
+  EXPECT_EQ(socket.ReadExactly(kGreeting.size()), kGreeting);
+  EXPECT_TRUE(ports.WasGreeted(kHere));
+  socket.Send(ClientHelloBytes("", "postern/1"));
+  EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kReset));
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kLateClientHello)) << proxy_.Reasons();
+  EXPECT_FALSE(ports.Knows(session::PortMemory::Fact::kMesh, app_->port()));
+  EXPECT_FALSE(ports.WasGreeted(kHere)) << "the next one from there is waited for";
+}
+
+TEST_F(ServerFirstTest, AServerThatHangsUpOnASilentClientHasNotSpoken) {
+  Start([](Socket socket) { socket.Close(); }, PeerMode::kPermissive);
+  Socket socket = Connect();
+  EXPECT_EQ(Name(socket.DrainToEnd()), Name(ReadEnd::kEnd));
+  EXPECT_EQ(app_->accepted(), 1);
+  EXPECT_FALSE(proxy_.shared.ports->Knows(session::PortMemory::Fact::kServerFirst, app_->port()));
+}
+
 TEST_F(ServerFirstTest, ALateHelloInPiecesIsNoPlaintextEither) {
   Start(&GreetAndEcho, PeerMode::kPermissive);
   Socket socket = Connect();

@@ -38,6 +38,8 @@ TEST(PortMemoryTest, RemembersWhoWasGreeted) {
     others += memory->WasGreeted(base::IpAddress::Parse("192.0.2." + std::to_string(i)).value());
   }
   EXPECT_LT(others, 10);
+  memory->ForgetGreeted(one);
+  EXPECT_FALSE(memory->WasGreeted(one));
 }
 
 }  // namespace

@@ -96,6 +96,7 @@ struct ProxyProcess::Impl {
   // The end, on the main loop.
   void OnTerminate();
   void BeginDrain(milliseconds delay, milliseconds deadline);
+  void DrainWorkers(milliseconds delay, milliseconds deadline);
   void OnWorkerDrained(size_t index);
   void End();
 
@@ -118,8 +119,9 @@ struct ProxyProcess::Impl {
   std::unique_ptr<identity::IdentityManager> identity;
   std::unique_ptr<intercept::SelfProbe> probe;  // null: nothing to probe
   std::vector<std::unique_ptr<session::Worker>> workers;
-  std::vector<bool> drained;  // by worker; main loop
-  int terminations = 0;       // signals that asked for the end; main loop
+  std::vector<bool> drained;                       // by worker; main loop
+  milliseconds drain_until = milliseconds::max();  // on the loop's clock; main loop
+  int terminations = 0;                            // signals that asked for the end; main loop
   std::unique_ptr<telemetry::MetricsRegistry> metrics;
   admin::Pages pages;
   admin::Verbs verbs;
@@ -398,6 +400,12 @@ void ProxyProcess::Impl::BeginDrain(milliseconds delay, milliseconds deadline) {
                OpenTotal(), delay.count(), deadline.count());
   phase.store(Phase::kDraining);
   base::NotifyServiceManager("STOPPING=1");
+  drain_until = std::min(drain_until, loop->Now() + deadline);
+  DrainWorkers(delay, deadline);
+}
+
+void ProxyProcess::Impl::DrainWorkers(milliseconds delay, milliseconds deadline) {
+  drained.assign(workers.size(), false);
   for (size_t index = 0; index < workers.size(); ++index) {
     workers[index]->Drain(delay, deadline,
                           [this, index] { loop->Post([this, index] { OnWorkerDrained(index); }); });
@@ -406,10 +414,17 @@ void ProxyProcess::Impl::BeginDrain(milliseconds delay, milliseconds deadline) {
 
 void ProxyProcess::Impl::OnWorkerDrained(size_t index) {
   drained[index] = true;
-  if (std::all_of(drained.begin(), drained.end(), [](bool done) { return done; })) {
-    spdlog::info("drained");
-    End();
+  if (!std::all_of(drained.begin(), drained.end(), [](bool done) { return done; })) {
+    return;
   }
+  // Outbound goes on: a worker that was done has connections again while another one was not.
+  const milliseconds left = drain_until - loop->Now();
+  if (OpenTotal() > 0 && left.count() > 0) {
+    DrainWorkers(milliseconds(0), left);
+    return;
+  }
+  spdlog::info("drained");
+  End();
 }
 
 void ProxyProcess::Impl::End() {

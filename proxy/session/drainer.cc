@@ -14,16 +14,19 @@ Drainer::Drainer(net::Loop& loop, Hooks hooks)
 
 void Drainer::Begin(std::chrono::milliseconds delay, std::chrono::milliseconds deadline,
                     std::function<void()> done) {
-  if (state_ == State::kDone) {
+  const bool again = state_ == State::kDone;
+  if (again && hooks_.open() == 0) {
     done();
     return;
   }
   done_.push_back(std::move(done));
   const std::chrono::milliseconds now = loop_.Now();
   const bool first = state_ == State::kIdle;
-  ends_at_ = first ? now + deadline : std::min(ends_at_, now + deadline);
+  ends_at_ = first || again ? now + deadline : std::min(ends_at_, now + deadline);
   deadline_.Start(ends_at_ - now);
-  if (first) {
+  if (again) {
+    state_ = State::kWaiting;
+  } else if (first) {
     state_ = State::kAccepting;
   }
   if (state_ == State::kAccepting) {

@@ -23,7 +23,8 @@ class Drainer {
   };
   Drainer(net::Loop& loop, Hooks hooks);
 
-  // A second call can only shorten what is running.
+  // A second call can only shorten what is running. Once it was done, it begins anew for what was
+  // dialled since, as outbound goes on: then that alone is waited for.
   void Begin(std::chrono::milliseconds delay, std::chrono::milliseconds deadline,
              std::function<void()> done);
   // A connection has ended.

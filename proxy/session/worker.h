@@ -101,7 +101,8 @@ class Worker {
 
   // Drain: inbound goes on accepting for `delay`, then stops; outbound goes on. `done` is called on
   // the worker's thread when no connection is left, or at `deadline` after the rest was closed with
-  // drain_deadline. A second call can only shorten.
+  // drain_deadline. A second call can only shorten; one after `done` waits for what was dialled
+  // since.
   void Drain(std::chrono::milliseconds delay, std::chrono::milliseconds deadline,
              std::function<void()> done);
   // Ends at once: every connection is reset, the thread joined. Idempotent.

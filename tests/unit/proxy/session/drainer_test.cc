@@ -74,6 +74,30 @@ TEST_F(DrainerTest, ASecondCallShortensButNeverLengthens) {
   EXPECT_EQ(log_, "stop end done second ");
 }
 
+// What the application has dialled since, as outbound goes on.
+TEST_F(DrainerTest, ACallAfterTheEndWaitsForWhatIsOpenAgain) {
+  open_ = 0;
+  loop_->Post([this] { Begin(milliseconds(0), milliseconds(60000)); });
+  loop_->Run();
+  ASSERT_EQ(log_, "stop done ");
+  open_ = 1;
+  net::Timer gone(*loop_, [this] {
+    EXPECT_EQ(log_, "stop done ");
+    open_ = 0;
+    drainer_.OnSessionGone();
+  });
+  loop_->Post([&] {
+    Begin(milliseconds(0), milliseconds(60000));
+    gone.Start(milliseconds(30));
+  });
+  loop_->Run();
+  EXPECT_EQ(log_, "stop done done ");
+  open_ = 1;
+  loop_->Post([this] { Begin(milliseconds(0), milliseconds(20)); });
+  loop_->Run();
+  EXPECT_EQ(log_, "stop done done end done ") << "and no longer than until the deadline";
+}
+
 TEST_F(DrainerTest, ACallAfterTheEndIsDoneAtOnce) {
   loop_->Post([this] { Begin(milliseconds(0), milliseconds(1)); });
   loop_->Run();

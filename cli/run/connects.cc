@@ -50,6 +50,11 @@ int ConnectFrom(const base::UniqueFd& directory, int socket, base::ByteSpan addr
   return fchdir(home.get()) == 0 ? error : errno;
 }
 
+// Who may not have got the answer that a connect was begun must not be told that there was one.
+int Begun(int error, bool begun) {
+  return begun && error == EALREADY ? EINPROGRESS : error;
+}
+
 milliseconds SendTimeout(int socket) {
   timeval limit{};
   socklen_t length = sizeof(limit);
@@ -87,28 +92,27 @@ void Connects::Handle(const Call& call, const Caller& caller) {
     notifier_.Answer(call.id, error);
     return;
   }
-  if (GoesOnFor(call, facts, address)) {
+  const LateAnswers::Again again = answers_.AnswerAgain(call, facts.inode, address);
+  if (again == LateAnswers::Again::kAnswered || GoesOnFor(call, facts)) {
     return;
   }
+  const bool begun = again == LateAnswers::Again::kBegun;
   const Judgement judgement = JudgeConnect(facts, address);
   switch (judgement.course) {
     case Course::kRefused:
       notifier_.Answer(call.id, judgement.error);
       return;
     case Course::kCaught:
-      Catch(call, facts, judgement, std::move(socket), std::move(address));
+      Catch(call, facts, judgement, std::move(socket), std::move(address), begun);
       return;
     case Course::kAsAsked:
-      DoAsAsked(call, caller, facts, std::move(socket), std::move(address));
+      DoAsAsked(call, caller, facts, std::move(socket), std::move(address), begun);
       return;
   }
 }
 
-// A call on a socket whose connect is under way, or whose outcome nobody got.
-bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts, base::ByteSpan address) {
-  if (answers_.AnswerAgain(call, facts.inode, address)) {
-    return true;
-  }
+// A call on a socket whose connect is under way.
+bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts) {
   const auto found = pending_.find(facts.inode);
   if (found == pending_.end()) {
     return false;
@@ -123,12 +127,12 @@ bool Connects::GoesOnFor(const Call& call, const SocketFacts& facts, base::ByteS
 }
 
 void Connects::Catch(const Call& call, const SocketFacts& facts, const Judgement& judgement,
-                     base::UniqueFd socket, std::vector<uint8_t> address) {
+                     base::UniqueFd socket, std::vector<uint8_t> address, bool begun) {
   const Place destination{judgement.ip, judgement.port};
   if (facts.non_blocking) {
     const Doorway::Result done =
         doorway_.Connect(socket.get(), facts.domain, destination, base::UniqueFd());
-    answers_.Answer(call, facts.inode, address, done.error);
+    answers_.Answer(call, facts.inode, address, Begun(done.error, begun));
     return;
   }
   int ends[2] = {-1, -1};
@@ -153,7 +157,7 @@ void Connects::Catch(const Call& call, const SocketFacts& facts, const Judgement
 }
 
 void Connects::DoAsAsked(const Call& call, const Caller& caller, const SocketFacts& facts,
-                         base::UniqueFd socket, std::vector<uint8_t> address) {
+                         base::UniqueFd socket, std::vector<uint8_t> address, bool begun) {
   base::UniqueFd directory;
   if (IsPath(facts, address)) {
     if (const int error = caller.TakeDirectory(&directory); error != 0) {
@@ -168,7 +172,7 @@ void Connects::DoAsAsked(const Call& call, const Caller& caller, const SocketFac
   const bool would_wait =
       error == EINPROGRESS || error == EALREADY || (error == EAGAIN && facts.domain == AF_UNIX);
   if (facts.non_blocking || !would_wait) {
-    answers_.Answer(call, facts.inode, address, error);
+    answers_.Answer(call, facts.inode, address, Begun(error, begun));
     return;
   }
   Pending& pending = Wait(call, facts.inode, std::move(socket), std::move(address));

@@ -49,11 +49,11 @@ class Connects {
     std::chrono::milliseconds pause{0};
   };
 
-  bool GoesOnFor(const Call& call, const SocketFacts& facts, base::ByteSpan address);
+  bool GoesOnFor(const Call& call, const SocketFacts& facts);
   void Catch(const Call& call, const SocketFacts& facts, const Judgement& judgement,
-             base::UniqueFd socket, std::vector<uint8_t> address);
+             base::UniqueFd socket, std::vector<uint8_t> address, bool begun);
   void DoAsAsked(const Call& call, const Caller& caller, const SocketFacts& facts,
-                 base::UniqueFd socket, std::vector<uint8_t> address);
+                 base::UniqueFd socket, std::vector<uint8_t> address, bool begun);
   Pending& Wait(const Call& call, ino_t inode, base::UniqueFd socket, std::vector<uint8_t> address);
   void AwaitWritable(ino_t inode);
   void TryAgainLater(ino_t inode);

@@ -48,26 +48,25 @@ void LateAnswers::Answer(const Call& call, ino_t inode, base::ByteSpan address, 
   Keep(inode, std::move(kept));
 }
 
-bool LateAnswers::AnswerAgain(const Call& call, ino_t inode, base::ByteSpan address) {
+LateAnswers::Again LateAnswers::AnswerAgain(const Call& call, ino_t inode, base::ByteSpan address) {
   const auto found = kept_.find(inode);
   if (found == kept_.end()) {
-    return false;
+    return Again::kNo;
   }
   Kept kept = std::move(found->second);
   kept_.erase(found);
   if (call.thread != kept.thread || call.number != kept.number ||
       steady_clock::now() >= kept.until || !std::ranges::equal(address, kept.address)) {
-    return false;
+    return Again::kNo;
   }
-  // The kernel, too, answers the second connect with success: by then the socket is connected, to
-  // the doorway. Programs ask in this way whether it is done.
-  const bool was_begun = kept.in_doubt && kept.error == EINPROGRESS;
-  const bool taken = notifier_.Answer(call.id, was_begun ? 0 : kept.error);
+  if (kept.in_doubt && kept.error == EINPROGRESS) {
+    return Again::kBegun;
+  }
   // In its own time, for another signal may have come.
-  if (!taken || (kept.in_doubt && !was_begun)) {
+  if (!notifier_.Answer(call.id, kept.error) || kept.in_doubt) {
     Keep(inode, std::move(kept));
   }
-  return true;
+  return Again::kAnswered;
 }
 
 }  // namespace postern::run

@@ -21,7 +21,8 @@ namespace postern::run {
 // The kernel does not always say that an answer was not got: it takes one and throws it away when a
 // signal wakes the thread at the same moment. So what cannot be done twice is also remembered for a
 // moment after it was answered, and the thread that asks for the same address on the same socket in
-// that moment, with no other call between, gets the same answer (0 where a connect was begun). A
+// that moment, with no other call between, gets the same answer. Where a connect was begun, its
+// outcome may be known by then, and programs ask in this way for it: so the socket is asked. A
 // program that truly asks twice is told "already" a little later.
 class LateAnswers {
  public:
@@ -30,9 +31,12 @@ class LateAnswers {
   // Answers a call that was done on the open socket `inode` with `address`, and keeps what is not
   // taken.
   void Answer(const Call& call, ino_t inode, base::ByteSpan address, int error);
-  // Whether the call is one that comes again and now has its answer. Whatever was kept for the
-  // socket is forgotten otherwise.
-  bool AnswerAgain(const Call& call, ino_t inode, base::ByteSpan address);
+  enum class Again : uint8_t {
+    kNo,        // a call of its own; whatever was kept for the socket is forgotten
+    kAnswered,  // it has come again, and now has its answer
+    kBegun,     // it may have come again, and is not answered: its connect was begun
+  };
+  Again AnswerAgain(const Call& call, ino_t inode, base::ByteSpan address);
 
  private:
   struct Kept {

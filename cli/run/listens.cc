@@ -130,7 +130,7 @@ void Listens::HandleBind(const Call& call, const Caller& caller) {
     notifier_.Answer(call.id, error);
     return;
   }
-  if (!answers_.AnswerAgain(call, facts.inode, address)) {
+  if (answers_.AnswerAgain(call, facts.inode, address) != LateAnswers::Again::kAnswered) {
     answers_.Answer(call, facts.inode, address, BindTo(socket.get(), facts, address));
   }
 }

@@ -121,6 +121,36 @@ said.append(str(closed.connect_ex(("127.0.0.1", 1))))
 print(*said, os.stat("here").st_uid == os.getuid())
 """
 
+# Asks a second time for what became of a non-blocking connect: in the mesh, on loopback, where nobody
+# listens there or far off, and where the queue is full.
+ASKS_TWICE = """
+import errno, select, socket, sys
+def ask(address, event=select.POLLOUT):
+    sock = socket.socket()
+    sock.setblocking(False)
+    said = [sock.connect_ex(address)]
+    if event is not None:
+        poll = select.poll()
+        poll.register(sock, event)
+        poll.poll(10000)
+    said.append(sock.connect_ex(address))
+    print(*(errno.errorcode.get(error, error) for error in said))
+    return sock
+ask((sys.argv[1], int(sys.argv[2])))
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen(0)
+address = server.getsockname()
+kept = [ask(address)]
+ask(("127.0.0.1", 1))
+ask((sys.argv[3], int(sys.argv[4])), 0)  # an error is told of in any case
+for _ in range(2):
+    kept.append(socket.socket())
+    kept[-1].setblocking(False)
+    kept[-1].connect_ex(address)
+ask(address, None)
+"""
+
 
 class RunTest(harness.MeshTest):
 
@@ -314,6 +344,13 @@ class RunTest(harness.MeshTest):
     def test_what_is_on_this_host_stays_as_it_is(self):
         self.assertEqual(self.run_it(PYTHON, "-c", LOCAL_CLIENT).stdout.strip(),
                          "ok ok ok ok ok 111 True")
+
+    def test_who_asks_twice_is_told_what_became_of_a_connect(self):
+        said = self.run_it(PYTHON, "-c", ASKS_TWICE, SERVER[4], str(ECHO), BACK,
+                           str(NOBODY)).stdout.splitlines()
+        self.assertEqual(said[:4], ["EINPROGRESS 0", "EINPROGRESS 0", "EINPROGRESS ECONNREFUSED",
+                                    "EINPROGRESS ECONNRESET"])
+        self.assertIn(said[4], ("EINPROGRESS EINPROGRESS", "EINPROGRESS EALREADY"))
 
     # What would go round it.
 

@@ -3,6 +3,7 @@
 flag, the file or the field."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import unittest
 
 import pki
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("POSTERN_BUILD_DIR", os.path.join(os.getcwd(), "build/release"))
 
 
@@ -146,6 +148,15 @@ class UsageTest(unittest.TestCase):
             done = self.run_program("postern-proxy", *self.identity, *self.tunnel(address))
         self.assertEqual(done.returncode, 1)
         self.assertIn(address, done.stderr)
+
+    def test_the_policy_of_the_guide_holds_what_its_expectations_say(self):
+        with open(os.path.join(HERE, "../../docs/TRAFFIC.md"), encoding="utf-8") as guide:
+            blocks = re.findall(r"^```yaml\n(.*?)^```", guide.read(), re.DOTALL | re.MULTILINE)
+        policy = next(block for block in blocks if "kind: AuthorizationPolicy" in block)
+        expectations = next(block for block in blocks if "kind: PolicyTest" in block)
+        self.file("policy.yaml", policy)
+        done = self.run_program("postern", "policy", "test", self.file("guide.yaml", expectations))
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":

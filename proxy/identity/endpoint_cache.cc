@@ -123,7 +123,12 @@ std::unique_ptr<EndpointDirectory::Query> EndpointCache::Lookup(
 // were asked for: taking them out of the file, or leading elsewhere, is no leave to go on in
 // plaintext.
 void EndpointCache::NoteSeen(const SeenKey& key) {
-  if (seen_ == nullptr || !MarkSeen(key)) {
+  if (seen_ == nullptr) {
+    return;
+  }
+  const Mark mark = MarkSeen(key);
+  // The list says once that it is full.
+  if (mark == Mark::kKnown || (mark == Mark::kNoRoom && told_of_no_room_.exchange(true))) {
     return;
   }
   main_.Post([weak = std::weak_ptr(alive_), this, key] {
@@ -134,16 +139,25 @@ void EndpointCache::NoteSeen(const SeenKey& key) {
   });
 }
 
-// True: it was not marked before, and there was room.
-bool EndpointCache::MarkSeen(const SeenKey& key) {
+EndpointCache::Mark EndpointCache::MarkSeen(const SeenKey& key) {
+  const auto mark = [](auto& set, size_t most, const auto& which) {
+    if (set.contains(which)) {
+      return Mark::kKnown;
+    }
+    if (set.size() >= most) {
+      return Mark::kNoRoom;
+    }
+    set.insert(which);
+    return Mark::kNew;
+  };
   if (const NameKey* const name = key.name()) {
     const std::lock_guard lock(names_mutex_);
-    return seen_names_.size() < SeenList::kMostNames && seen_names_.insert(*name).second;
+    return mark(seen_names_, SeenList::kMostNames, *name);
   }
   const AddressKey& address = *key.address();
   Shard& shard = ShardOf(address);
   const std::lock_guard lock(shard.mutex);
-  return shard.seen.size() < SeenList::kMost / kShards && shard.seen.insert(address).second;
+  return mark(shard.seen, SeenList::kMost / kShards, address);
 }
 
 bool EndpointCache::WasSeen(const AddressKey& key) const {
@@ -369,6 +383,7 @@ void EndpointCache::ReviewSeen() {
     const std::lock_guard lock(names_mutex_);
     seen_names_.clear();
   }
+  told_of_no_room_.store(false);
   if (seen_ != nullptr) {
     for (const SeenKey& key : seen_->keys()) {
       MarkSeen(key);

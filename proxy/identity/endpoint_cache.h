@@ -104,7 +104,8 @@ class EndpointCache final : public EndpointDirectory {
   void OnUnanswered(const AddressKey& key, Place place);
   bool Watch(const AddressKey& key) const;
   void NoteSeen(const SeenKey& key);
-  bool MarkSeen(const SeenKey& key);
+  enum class Mark : uint8_t { kNew, kKnown, kNoRoom };
+  Mark MarkSeen(const SeenKey& key);
   bool WasSeen(const AddressKey& key) const;
   void Store(const AddressKey& key, Answer answer, std::string wire, bool only_if_known);
   Answer Judge(const AddressKey& key, Answer answer, bool names_identity) const;
@@ -125,6 +126,8 @@ class EndpointCache final : public EndpointDirectory {
   std::shared_ptr<const config::DestinationSet> static_;  // guarded by static_mutex_
   mutable std::mutex names_mutex_;
   absl::flat_hash_set<NameKey> seen_names_;  // of the seen list; guarded by names_mutex_
+  // The list has heard, since its last review, of something for which there was no room here.
+  std::atomic<bool> told_of_no_room_{false};
   mutable std::mutex members_mutex_;
   absl::flat_hash_map<base::IpAddress, int> members_;  // guarded by members_mutex_
 

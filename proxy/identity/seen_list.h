@@ -42,6 +42,8 @@ class SeenList {
   absl::Status ForgetAll();
 
   size_t size() const { return seen_.keys.size(); }
+  // Whether something is not remembered for want of room, which the log says.
+  bool is_full() const { return full_; }
 
   // "IP:port", "[IPv6]:port" or "name:port"; nullopt otherwise.
   static std::optional<SeenKey> ParseKey(std::string_view text);

@@ -362,6 +362,22 @@ TEST_F(EndpointCacheTest, ANameThatLedIntoTheMeshIsRememberedUntilItIsForgotten)
   EXPECT_FALSE(cache_.WasInMesh("db.example.org", 5432));
 }
 
+TEST_F(EndpointCacheTest, ANameThatIsNotRememberedForWantOfRoomIsSaid) {
+  for (size_t i = 0; i < SeenList::kMostNames; ++i) {
+    cache_.NoteName("n" + std::to_string(i) + ".test", 80);
+  }
+  RunPosted();
+  ASSERT_EQ(seen_.size(), SeenList::kMostNames);
+  EXPECT_FALSE(seen_.is_full());
+  cache_.NoteName("n0.test", 80);
+  RunPosted();
+  EXPECT_FALSE(seen_.is_full()) << "it is known";
+  cache_.NoteName("more.test", 80);
+  RunPosted();
+  EXPECT_TRUE(seen_.is_full());
+  EXPECT_FALSE(cache_.WasInMesh("more.test", 80));
+}
+
 TEST_F(EndpointCacheTest, WhatWasJustSeenOutlivesAReviewOfTheList) {
   cache_.SetStatic(std::make_shared<const config::DestinationSet>(
       config::DestinationSet::FromYaml(kStatic, "d.yaml").value()));

@@ -188,7 +188,11 @@ void OutboundSession::WrapOrPass() {
 void OutboundSession::StartFirstBytes() {
   Advance(Phase::kFirstBytes);
   outcome_.Connected();
-  WatchDownstream();
+  if (early_bytes().empty()) {
+    WatchDownstream();
+  } else {
+    OnFirstBytesKnown();  // said while the destination was looked up
+  }
 }
 
 void OutboundSession::OnFirstBytesKnown() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,7 +17,7 @@
 namespace postern::fakes {
 
 // A directory that knows what the test tells it. A destination that it was told nothing about is
-// not of the mesh; one that is held gets no answer. Any thread.
+// not of the mesh; one that is held gets no answer before it is released. Any thread.
 class FakeEndpointDirectory final : public identity::EndpointDirectory {
  public:
   void Set(const net::SocketAddress& destination, Answer answer) {
@@ -26,6 +27,20 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   void Hold(const net::SocketAddress& destination) {
     const std::lock_guard<std::mutex> lock(mutex_);
     held_.insert(destination);
+  }
+  // Who waits for a held destination gets its answer now, on the loop, as whoever asks later.
+  void Release(const net::SocketAddress& destination) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    held_.erase(destination);
+    const auto waiting = waiting_.extract(destination);
+    if (!waiting.empty()) {
+      waiting.mapped()();
+    }
+  }
+  // Whether somebody waits for a held one.
+  bool IsAwaited(const net::SocketAddress& destination) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return waiting_.contains(destination);
   }
   void AddMember(const base::IpAddress& ip) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -58,22 +73,27 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
                                 std::function<void(Answer)> done) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     auto query = std::make_unique<Pending>();
-    if (held_.contains(destination)) {
-      return query;
-    }
     const auto found = answers_.find(destination);
     Answer answer = found != answers_.end() ? found->second : Answer(std::nullopt);
-    if (!later_) {
+    const bool held = held_.contains(destination);
+    if (!held && !later_) {
       done(std::move(answer));
       return query;
     }
     query->alive = std::make_shared<bool>(true);
-    loop.Post([alive = std::weak_ptr<bool>(query->alive), done = std::move(done),
-               answer = std::move(answer)] {
-      if (!alive.expired()) {
-        done(answer);
-      }
-    });
+    auto post = [&loop, alive = std::weak_ptr<bool>(query->alive), done = std::move(done),
+                 answer = std::move(answer)] {
+      loop.Post([alive, done, answer] {
+        if (!alive.expired()) {
+          done(answer);
+        }
+      });
+    };
+    if (held) {
+      waiting_.insert_or_assign(destination, std::move(post));
+    } else {
+      post();
+    }
     return query;
   }
 
@@ -112,6 +132,7 @@ class FakeEndpointDirectory final : public identity::EndpointDirectory {
   absl::flat_hash_map<std::string, config::MeshDestination> names_;
   std::set<std::pair<std::string, uint16_t>> noted_;
   std::set<net::SocketAddress> held_;
+  std::map<net::SocketAddress, std::function<void()>> waiting_;  // the last one of each
   std::set<base::IpAddress> members_;
   std::set<base::IpAddress> asked_;
   bool later_ = false;

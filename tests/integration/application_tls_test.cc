@@ -15,6 +15,7 @@ namespace {
 using base::CloseReason;
 using config::ApplicationTls;
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using telemetry::PlaintextReason;
 using telemetry::Security;
 
@@ -76,6 +77,21 @@ TEST_F(ApplicationTlsTest, IsPassedOnUntouchedWhereThePortSaysSo) {
   ASSERT_TRUE(proxy_.AwaitIdle());
   const std::string log = proxy_.AccessLog();
   EXPECT_NE(log.find("\"application_alpn\":\"h2\""), std::string::npos) << log;
+}
+
+TEST_F(ApplicationTlsTest, IsPassedOnAlsoWhenItCameBeforeTheIssuersAnswer) {
+  PutIntoMesh(Loopback(own_tls_.port()));
+  directory_.Hold(destination_);
+  proxy_.config.application_tls[own_tls_.port()] = ApplicationTls::kPass;
+  proxy_.config.sniff_timeout = seconds(10);
+  Start();
+  Socket socket = Connect();
+  ASSERT_TRUE(Await([&] { return directory_.IsAwaited(destination_); }));
+  socket.Send(ClientHelloBytes("shop.example", "h2"));
+  directory_.Release(destination_);
+  EXPECT_TRUE(Await([&] { return own_tls_.accepted() == 1; }, seconds(5)));
+  EXPECT_EQ(mesh_.accepted(), 0);
+  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kApplicationTls), 1U);
 }
 
 TEST_F(ApplicationTlsTest, PlaintextToSuchAPortIsStillWrapped) {

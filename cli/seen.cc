@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a proxy has ever seen in the mesh, and an operator's word that some of it has left.
 #include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
 #include <utility>
 
 #include "cli/command.h"
@@ -20,6 +22,15 @@ absl::Status List(const std::string& admin, const std::string& output, Context& 
   return PrintJsonPage(*page, output, context.out);
 }
 
+// What the proxy says of a request that it refuses.
+std::string WhyNot(const HttpReply& reply) {
+  const auto page = nlohmann::json::parse(reply.body, nullptr, false);
+  if (page.is_object() && page.contains("error") && page["error"].is_string()) {
+    return base::Printable(page["error"].get<std::string>(), 300);
+  }
+  return base::Printable(reply.body, 300);
+}
+
 absl::Status Forget(const std::string& socket, const std::string& destination, Context& context) {
   // It goes into the request's line; the proxy judges what it means.
   for (const char c : destination) {
@@ -31,11 +42,10 @@ absl::Status Forget(const std::string& socket, const std::string& destination, C
       ControlRequest(socket, "POST", base::StrCat("/seen/forget?destination=", destination));
   if (!reply.ok())
     return reply.status();
-  const std::string text = base::Printable(reply->body, 300);
   if (reply->status == 400)
-    return absl::InvalidArgumentError(text);
+    return absl::InvalidArgumentError(WhyNot(*reply));
   if (reply->status != 200)
-    return absl::FailedPreconditionError(text);
+    return absl::FailedPreconditionError(WhyNot(*reply));
   context.err << "postern: " << destination
               << " has left the mesh: plaintext to it is no longer refused\n";
   return absl::OkStatus();

@@ -576,7 +576,7 @@ absl::Status IdentityManager::ForgetSeen(std::string_view destination) {
   return key.has_value() ? impl_->ForgetSeen(key)
                          : absl::InvalidArgumentError(
                                "write the destination as 192.0.2.7:5432, [2001:db8::7]:5432 or "
-                               "db.example.org:5432, or 'all'");
+                               "db.example.org:5432, or all");
 }
 
 bool IdentityManager::HasPolicy() const {

@@ -57,12 +57,14 @@ TEST_F(SeenTest, TellsTheProxyWhichDestinationHasLeft) {
 }
 
 TEST_F(SeenTest, SaysWhatTheProxyDislikes) {
-  const Outcome unknown = ForgetAt(404, "was not seen in the mesh");
+  const Outcome unknown = ForgetAt(404, R"({"error":"db:80 was not seen in the mesh"})"
+                                        "\n");
   EXPECT_EQ(unknown.status, 1);
-  EXPECT_THAT(unknown.err, HasSubstr("was not seen in the mesh"));
-  const Outcome wrong = ForgetAt(400, "write the destination as");
+  EXPECT_EQ(unknown.err, "postern: db:80 was not seen in the mesh\n");
+  const Outcome wrong = ForgetAt(400, R"({"error":"write the destination as"})");
   EXPECT_EQ(wrong.status, 2);
-  EXPECT_THAT(wrong.err, HasSubstr("write the destination as"));
+  EXPECT_EQ(wrong.err, "postern: write the destination as\n");
+  EXPECT_THAT(ForgetAt(500, "no page").err, HasSubstr("no page"));
 }
 
 TEST_F(SeenTest, SaysThatNobodyAnswers) {

@@ -202,9 +202,11 @@ class Mesh:
 
     def _set_up(self, svid_ttl, issuer, issuer_words):
         os.chmod(self.directory, 0o755)
-        # The build directory may be where the proxies' user cannot go.
+        # The checkout and the build may be where the proxies' user cannot go.
         self.bin = os.path.join(self.directory, "bin")
         os.mkdir(self.bin)
+        self.apps = shutil.copy(APPS, self.bin)
+        os.chmod(self.apps, 0o755)
         for program in ("postern", "postern-proxy", "postern-identity"):
             shutil.copy(os.path.join(BUILD, "bin", program), self.bin)
         self.client = self.lab.namespace("client")
@@ -335,7 +337,7 @@ class Mesh:
     # Applications.
     def app(self, space, *words, **options):
         """Starts one of apps.py."""
-        return self.lab.start(space, "python3", APPS, *[str(word) for word in words], **options)
+        return self.lab.start(space, "python3", self.apps, *[str(word) for word in words], **options)
 
     def serve(self, kind, port, *words):
         """Starts a server of apps.py on both families in the server's namespace."""

@@ -26,8 +26,7 @@ def own_mounts():
     if libc.unshare(CLONE_NEWNS) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    # By its namespace: that has the root of all mounts, which a chroot into a plain directory has not.
-    lab.run(["nsenter", f"--mount=/proc/{os.getpid()}/ns/mnt", "mount", "--make-rprivate", "/"])
+    lab.run(lab.PRIVATE_MOUNTS)
 
 
 class IssuerDiskTest(LoopbackTest):

@@ -18,7 +18,7 @@ from lab import wait_until
 
 
 def churn(mesh, count=5, check=True):
-    return mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", str(count),
+    return mesh.client.run("python3", mesh.apps, "churn", SERVER[4], "7000", str(count),
                            check=check)
 
 

@@ -290,9 +290,9 @@ class OutboundProxyTest(LoopbackTest):
         server.names["app.corp.test"] = (["127.0.0.1"], 60)
         resolv = self.write("resolv.conf", "nameserver 127.53.80.1\nsearch corp.test\n")
         hosts = self.write("hosts", "127.0.0.1 localhost only-here\n")
-        script = (f"mount --bind {resolv} /etc/resolv.conf && mount --bind {hosts} /etc/hosts && "
-                  'exec "$@"')
-        self.start_client(before=["unshare", "--mount", "--propagation", "private", "sh", "-c",
+        script = (f"{' '.join(lab.PRIVATE_MOUNTS)} && mount --bind {resolv} /etc/resolv.conf && "
+                  f'mount --bind {hosts} /etc/hosts && exec "$@"')
+        self.start_client(before=["unshare", "--mount", "--propagation", "unchanged", "sh", "-c",
                                   script, "sh"])
         way = self.ways()["socks5h"]
         self.assertEqual(self.curl(*way, f"http://only-here:{self.site}/"), (0, "app"))

@@ -122,7 +122,7 @@ class ChangeTest(harness.MeshTest):
         # A restart of the issuer changes none of it.
         self.mesh.stop_issuer()
         self.mesh.start_issuer()
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
         self.assertEqual(len(self.mesh.postern("bundle", "show", "--output", "pin").stdout.split()), 2)
 
 
@@ -187,7 +187,7 @@ class TokenTest(harness.MeshTest):
     def test_workloads_speak_with_what_the_token_signed(self):
         for name in ("client", "server"):
             self.assertTrue(served_issuer(self.mesh, name).startswith("issuer=CN=issuing,"))
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "20")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "20")
         self.assert_mutual_tls()
 
     def test_the_pin_is_in_no_place_that_others_see(self):

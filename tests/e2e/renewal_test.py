@@ -50,7 +50,7 @@ class RenewalTest(harness.MeshTest):
         """What a new connection to the server sees: seconds since the leaf was issued."""
         state = self.mesh.path("client.state")
         # As the proxies' user it goes past the client's proxy.
-        done = self.mesh.client.run("python3", harness.APPS, "leaf", SERVER[4], "7000",
+        done = self.mesh.client.run("python3", self.mesh.apps, "leaf", SERVER[4], "7000",
                                     os.path.join(state, "svid.pem"), os.path.join(state, "key.pem"),
                                     uid=PROXY_UID)
         dates = lab.run(["openssl", "x509", "-noout", "-startdate"],
@@ -132,7 +132,7 @@ class RestartTest(harness.MeshTest):
         self.mesh.start_issuer()
         proxy.wait_ready(30)
         self.wait_for_streams()
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
 
     def test_a_proxy_comes_up_before_its_issuer(self):
         self.mesh.stop_issuer()
@@ -144,7 +144,7 @@ class RestartTest(harness.MeshTest):
         self.mesh.start_issuer()
         proxy.wait_ready(30)
         self.wait_for_streams()
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
         self.assertEqual(self.proxy("server").access_log()[-1]["peer_id"], CLIENT_ID)
 
     def wait_for_streams(self):

@@ -157,7 +157,7 @@ class RotationTest(harness.MeshTest):
         proxy.start()
         proxy.wait_ready()
         wait_until(lambda: proxy.metric("postern_issuer_connected") == 1, 20, "the stream")
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
 
     def test_steps_alone_wait_and_say_for_what(self):
         """After the other test, by name; a restart of the issuer in each phase changes nothing."""
@@ -179,7 +179,7 @@ class RotationTest(harness.MeshTest):
         said = self.mesh.postern("ca", "rotate", "--kind", "intermediate", "--timeout", "60s").stdout
         self.assertIn("going on with the rotation that is active", said)
         self.assertNotEqual(self.current("intermediate"), old)
-        self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", "5")
+        self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
 
     def restart_issuer(self):
         self.mesh.stop_issuer()

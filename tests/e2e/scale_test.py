@@ -66,7 +66,7 @@ class ScaleTest(harness.MeshTest):
             self.wait_for_memory(proxy, memory + 4 * MEBIBYTE)
 
     def churn(self, count):
-        done = self.mesh.client.run("python3", harness.APPS, "churn", SERVER[4], "7000", str(count))
+        done = self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", str(count))
         for proxy in self.proxies():
             proxy.wait_idle()
         return json.loads(done.stdout)

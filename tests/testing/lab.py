@@ -36,6 +36,11 @@ def run(command, check=True, **options):
     return done
 
 
+# In a mount namespace of one's own: nobody else sees what is mounted from then on. By the namespace,
+# which has the root of all mounts: a chroot into a plain directory has not.
+PRIVATE_MOUNTS = ("nsenter", "--mount=/proc/self/ns/mnt", "mount", "--make-rprivate", "/")
+
+
 def wait_until(condition, timeout=10.0, what="condition", interval=0.02):
     """Polls until `condition()` is true and returns its value; AssertionError after `timeout`."""
     deadline = time.monotonic() + timeout

@@ -148,8 +148,8 @@ class LoopbackTest(unittest.TestCase):
         self.programs.append(program)
         return program.start()
 
-    def echo(self):
-        """The port of an application that sends back what it gets, one connection at a time."""
+    def application(self, handle):
+        """The port of an application that calls `handle` with one connection at a time, then ends it."""
         server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(server.close)
 
@@ -158,10 +158,16 @@ class LoopbackTest(unittest.TestCase):
                 while True:
                     connection, _ = server.accept()
                     with connection, contextlib.suppress(OSError):
-                        while data := connection.recv(65536):
-                            connection.sendall(data)
+                        handle(connection)
         threading.Thread(target=serve, daemon=True).start()
         return server.getsockname()[1]
+
+    def echo(self):
+        """The port of an application that sends back what it gets."""
+        def send_back(connection):
+            while data := connection.recv(65536):
+                connection.sendall(data)
+        return self.application(send_back)
 
     def _callTestMethod(self, method):
         try:

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import struct
-import threading
 import unittest
 
 import harness
@@ -32,17 +31,7 @@ class ServicesTest(LoopbackTest):
 
     def greeter(self, word):
         """The port of an application that says `word` to everybody and hangs up."""
-        server = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(server.close)
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    with connection, contextlib.suppress(OSError):
-                        connection.sendall(word)
-        threading.Thread(target=serve, daemon=True).start()
-        return server.getsockname()[1]
+        return self.application(lambda connection: connection.sendall(word))
 
     def token(self, name, spiffe_id, *words):
         made = self.issuer.postern("token", "create", "--spiffe-id", spiffe_id, *words)

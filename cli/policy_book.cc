@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/policy_book.h"
 
-#include <charconv>
 #include <utility>
 #include <variant>
 
 #include "common/base/bytes.h"
 #include "common/base/file.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "proxy/policy/policy_document.h"
 
@@ -28,10 +28,8 @@ absl::Status Wrong(std::string_view part, const absl::Status& status) {
 // "spiffe://td/db:5432": a SPIFFE ID holds no colon behind its scheme.
 absl::StatusOr<Target> ParseTarget(const std::string& text) {
   const size_t colon = text.rfind(':');
-  const std::string_view digits = std::string_view(text).substr(colon + 1);
-  uint16_t port = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (colon == std::string::npos || error != std::errc() || end != digits.data() + digits.size()) {
+  const auto port = base::ParsePort(std::string_view(text).substr(colon + 1));
+  if (colon == std::string::npos || !port.has_value()) {
     return absl::InvalidArgumentError(base::StrCat("to: '", base::Printable(text),
                                                    "': write WORKLOAD:PORT, as in "
                                                    "spiffe://example.org/db:5432"));
@@ -40,7 +38,7 @@ absl::StatusOr<Target> ParseTarget(const std::string& text) {
   if (!id.ok()) {
     return Wrong("to", id.status());
   }
-  return Target{*std::move(id), port};
+  return Target{*std::move(id), *port};
 }
 
 absl::StatusOr<ConnectionFacts> ReadFacts(const PolicyQuestion& question, uint16_t port) {

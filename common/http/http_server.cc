@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/bytes.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 
 namespace postern::http {
@@ -21,13 +22,11 @@ constexpr auto kStartLimit = std::chrono::seconds(5);
 
 // A browser that was tricked into resolving an attacker's name to 127.0.0.1 still sends that name.
 bool NamesThisMachine(std::string_view host_header, std::string_view own_host) {
-  std::string_view host = host_header;
-  if (host.starts_with('[')) {
-    host = host.substr(1, host.find(']') - 1);
-  } else if (const size_t colon = host.rfind(':'); colon != std::string_view::npos) {
-    host = host.substr(0, colon);
+  const auto named = base::HostPort::Parse(host_header, {.names = true, .no_port = true});
+  if (!named.ok()) {
+    return false;
   }
-  const std::string lower = absl::AsciiStrToLower(base::ToAbsl(host));
+  const std::string lower = absl::AsciiStrToLower(base::ToAbsl(named->host));
   return lower == "localhost" || lower == "127.0.0.1" || lower == "::1" || lower == own_host;
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "common/rpc/issuer_server.h"
 #include "common/rpc/nobodys_root.h"
@@ -236,11 +237,10 @@ absl::StatusOr<IssuerChannel> IssuerChannel::Create(const IssuerChannelOptions& 
         grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), Arguments()),
         std::move(verdicts));
   }
-  const size_t colon = options.target.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == options.target.size() ||
-      options.target.find('/') != std::string::npos) {
-    return absl::InvalidArgumentError(
-        base::StrCat("'", base::Printable(options.target), "' is neither HOST:PORT nor unix:PATH"));
+  const auto address =
+      base::HostPort::Parse(options.target, {.names = true, .what = "issuer", .also = "unix:PATH"});
+  if (!address.ok()) {
+    return address.status();
   }
   if (auto status = CheckTrust(options); !status.ok()) {
     return status;

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "common/base/bytes.h"
-#include "common/base/ip.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 
 namespace postern::federation {
@@ -13,52 +13,24 @@ namespace {
 
 constexpr std::string_view kScheme = "https://";
 constexpr size_t kMaxUrl = 2048;
-constexpr size_t kMaxHost = 253;
 constexpr uint16_t kHttpsPort = 443;
 
 absl::Status Wrong(std::string_view text, std::string_view what) {
   return absl::InvalidArgumentError(base::StrCat("'", base::Printable(text, 128), "' ", what));
 }
 
-bool IsHostCharacter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-         c == '.' || c == '_';
-}
-
-// The host of an authority: a name, an IPv4 address, or an IPv6 address whose brackets are gone.
-bool IsHost(std::string_view host, bool bracketed) {
-  if (bracketed) {
-    const auto ip = base::IpAddress::Parse(host);
-    return ip.ok() && host.find(':') != std::string_view::npos;
-  }
-  return !host.empty() && host.size() <= kMaxHost && std::ranges::all_of(host, IsHostCharacter);
-}
-
 absl::Status ReadAuthority(std::string_view whole, std::string_view authority, HttpsUrl& url) {
   if (authority.find('@') != std::string_view::npos) {
     return Wrong(whole, "holds user information, which a bundle endpoint has none of");
   }
-  const bool bracketed = authority.starts_with('[');
-  const size_t host_end = bracketed ? authority.find(']') : authority.find(':');
-  std::string_view host = authority.substr(0, host_end);
-  std::string_view rest =
-      host_end == std::string_view::npos ? std::string_view() : authority.substr(host_end);
-  if (bracketed) {
-    host.remove_prefix(1);
-    rest = rest.empty() ? rest : rest.substr(1);
+  const auto parsed = base::HostPort::Parse(
+      authority,
+      {.names = true, .final_dot = true, .no_port = true, .what = "host of an https:// URL"});
+  if (!parsed.ok()) {
+    return parsed.status();
   }
-  if (!IsHost(host, bracketed) || (bracketed && host_end == std::string_view::npos)) {
-    return Wrong(whole, "has no host; write https://HOST[:PORT][/PATH]");
-  }
-  url.host = std::string(host);
-  if (!rest.empty()) {
-    url.port = rest.front() == ':'
-                   ? base::ParseNumber<uint16_t>(rest.substr(1)).value_or(uint16_t{0})
-                   : uint16_t{0};
-    if (url.port == 0) {
-      return Wrong(whole, "has no port from 1 to 65535 behind its host");
-    }
-  }
+  url.host = std::string(parsed->host);
+  url.port = parsed->port.value_or(kHttpsPort);
   return absl::OkStatus();
 }
 
@@ -168,10 +140,9 @@ absl::StatusOr<HttpsUrl> HttpsUrl::Parse(std::string_view text) {
 }
 
 std::string HttpsUrl::Authority() const {
-  const bool v6 = host.find(':') != std::string::npos;
-  std::string authority = base::StrCat(v6 ? "[" : "", host, v6 ? "]" : "");
-  if (port != kHttpsPort) {
-    base::StrAppend(authority, ":", port);
+  std::string authority = base::JoinHostPort(host, port);
+  if (port == kHttpsPort) {
+    authority.erase(authority.rfind(':'));
   }
   return authority;
 }

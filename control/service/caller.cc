@@ -4,6 +4,7 @@
 #include <grpcpp/server_context.h>
 
 #include "absl/strings/str_replace.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 
 namespace postern::service {
@@ -11,17 +12,8 @@ namespace {
 
 // gRPC writes "ipv4:192.0.2.1:4711" and "ipv6:%5B2001:db8::1%5D:4711" (or with plain brackets).
 std::optional<base::IpAddress> PeerIp(std::string_view host_and_port) {
-  const size_t colon = host_and_port.rfind(':');
-  if (colon == std::string_view::npos) {
-    return std::nullopt;
-  }
-  std::string_view host = host_and_port.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  }
-  host = host.substr(0, host.find('%'));  // a link-local scope
-  const absl::StatusOr<base::IpAddress> ip = base::IpAddress::Parse(host);
-  return ip.ok() ? std::optional(*ip) : std::nullopt;
+  const auto parsed = base::HostPort::Parse(host_and_port, {.port_0 = true, .zone = true});
+  return parsed.ok() ? parsed->ip : std::nullopt;
 }
 
 }  // namespace

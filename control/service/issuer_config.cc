@@ -5,8 +5,7 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "absl/strings/numbers.h"
-#include "common/base/ip.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "control/attest/renewal_rules.h"
 #include "control/ca/pkcs11_key.h"
@@ -155,18 +154,11 @@ std::vector<std::string> WithEnvironment(const CLI::App& app, int argc, const ch
 }
 
 absl::StatusOr<ListenAddress> ParseListen(std::string_view flag, const std::string& text) {
-  const size_t colon = text.rfind(':');
-  std::string host = text.substr(0, colon == std::string::npos ? 0 : colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
+  const auto parsed = base::HostPort::Parse(text, {.port_0 = true});
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(base::StrCat(flag, ": ", base::Message(parsed.status())));
   }
-  uint32_t port = 0;
-  if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(colon + 1), &port) ||
-      port > 65535 || !base::IpAddress::Parse(host).ok()) {
-    return absl::InvalidArgumentError(
-        base::StrCat(flag, ": '", text, "' is no address: write IP:PORT or [V6]:PORT"));
-  }
-  return ListenAddress{host, static_cast<uint16_t>(port)};
+  return ListenAddress{std::string(parsed->host), *parsed->port};
 }
 
 absl::StatusOr<absl::Duration> ParseTtl(const Raw& raw) {

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "common/base/file.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "common/http/http_server.h"
 #include "common/rpc/issuer_server.h"
@@ -36,12 +37,6 @@ constexpr auto kShutdownGrace = std::chrono::seconds(2);
 constexpr absl::Duration kCleanUpPeriod = absl::Minutes(1);
 constexpr absl::Duration kRenewalRetry = absl::Seconds(5);
 constexpr absl::Duration kClockSetBack = absl::Minutes(1);
-
-std::string Authority(const ListenAddress& address) {
-  const bool v6 = address.host.find(':') != std::string::npos;
-  return v6 ? base::StrCat("[", address.host, "]:", address.port)
-            : base::StrCat(address.host, ":", address.port);
-}
 
 void Bound(grpc::ServerBuilder& builder) {
   rpc::ApplyServerLimits(builder);
@@ -348,9 +343,9 @@ absl::Status IssuerProcess::Impl::ListenTcp() {
       config.listen,
       {.total = config.max_connections, .per_source = config.max_connections_per_source}, clock);
   if (!listener.ok()) {
-    return absl::UnavailableError(base::StrCat("--listen: cannot listen on ",
-                                               Authority(config.listen), ": ",
-                                               base::Message(listener.status())));
+    return absl::UnavailableError(base::StrCat(
+        "--listen: cannot listen on ", base::JoinHostPort(config.listen.host, config.listen.port),
+        ": ", base::Message(listener.status())));
   }
   grpc::ServerBuilder builder;
   Bound(builder);

@@ -6,8 +6,7 @@
 #include <vector>
 
 #include "common/base/bytes.h"
-#include "common/base/host_name.h"
-#include "common/base/ip.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "proxy/config/proxy_config.h"
 
@@ -153,48 +152,22 @@ struct TunnelParts {
 }  // namespace
 
 absl::StatusOr<AddressSpec> AddressSpec::Parse(std::string_view text) {
-  constexpr std::string_view kForms =
-      "is no address; write IP:port, [v6]:port, name:port or "
-      "unix:/path";
   if (text.starts_with(kUnixPrefix)) {
     return ParseUnix(text);
   }
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) {
-    return Wrong(text, kForms);
-  }
-  std::string_view host = text.substr(0, colon);
-  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (!bracketed && host.find(':') != std::string_view::npos) {
-    return Wrong(text, "is ambiguous; write an IPv6 address in brackets: [v6]:port");
-  }
-  const auto port = base::ParseNumber<uint16_t>(text.substr(colon + 1));
-  if (!port.has_value()) {
-    return Wrong(text, "has no port from 0 to 65535 at its end");
+  const auto parsed =
+      base::HostPort::Parse(text, {.names = true, .port_0 = true, .also = "unix:/path"});
+  if (!parsed.ok()) {
+    return parsed.status();
   }
   AddressSpec address;
-  address.port = port.value();
-  if (const auto ip = base::IpAddress::Parse(host);
-      ip.ok() && bracketed == (host.find(':') != std::string_view::npos)) {
-    address.host = ip->ToString();
-    return address;
-  }
-  if (bracketed || !base::IsHostName(host)) {
-    return Wrong(text, kForms);
-  }
-  address.host = std::string(host);
+  address.host = parsed->ip.has_value() ? parsed->ip->ToString() : std::string(parsed->host);
+  address.port = *parsed->port;
   return address;
 }
 
 std::string AddressSpec::ToString() const {
-  if (is_unix()) {
-    return base::StrCat(kUnixPrefix, unix_path);
-  }
-  const bool v6 = host.find(':') != std::string::npos;
-  return base::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
+  return is_unix() ? base::StrCat(kUnixPrefix, unix_path) : base::JoinHostPort(host, port);
 }
 
 absl::StatusOr<TunnelSpec> TunnelSpec::Parse(std::string_view text) {

@@ -6,6 +6,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/host_name.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 #include "proxy/config/yaml_tree.h"
 
@@ -28,49 +29,23 @@ absl::StatusOr<x509::SpiffeIdPattern> ReadExactId(const YamlField& field) {
   return x509::SpiffeIdPattern::Exactly(*id);
 }
 
-// A host that may be a name and a port that may be missing: "IP:port", "[v6]:port", "name:port", an
-// address or a name alone, or ":port" alone.
-std::optional<EndpointSpec> ParseEndpoint(std::string_view whole) {
-  EndpointSpec endpoint;
-  if (const auto alone = base::IpAddress::Parse(whole); alone.ok()) {
-    endpoint.ip = *alone;
-    return endpoint;
-  }
-  const size_t colon = whole.rfind(':');
-  if (colon == std::string_view::npos) {
-    endpoint.name = base::CanonicalHostName(whole);
-    return base::IsHostName(whole) ? std::optional(endpoint) : std::nullopt;
-  }
-  endpoint.port = base::ParseNumber<uint16_t>(whole.substr(colon + 1)).value_or(uint16_t{0});
-  std::string_view host = whole.substr(0, colon);
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (endpoint.port == 0 || host.empty()) {
-    return endpoint.port == 0 ? std::nullopt : std::optional(endpoint);
-  }
-  if (const auto ip = base::IpAddress::Parse(host); ip.ok()) {
-    endpoint.ip = *ip;
-    return ip->is_v4() != bracketed ? std::optional(endpoint) : std::nullopt;
-  }
-  endpoint.name = base::CanonicalHostName(host);
-  return !bracketed && base::IsHostName(host) ? std::optional(endpoint) : std::nullopt;
-}
-
 absl::StatusOr<EndpointSpec> ReadEndpoint(const YamlField& field) {
   const auto text = field.Text();
   if (!text.ok()) {
     return text.status();
   }
-  std::optional<EndpointSpec> endpoint = ParseEndpoint(*text);
-  if (!endpoint.has_value()) {
-    return field.Fault(base::StrCat(
-        "'", base::Printable(*text, 64),
-        "' is no address; write IP:port, [v6]:port, name:port, one of these without its port, or "
-        ":port"));
+  const auto parsed = base::HostPort::Parse(
+      *text, {.names = true, .no_host = true, .no_port = true, .bare_v6 = true});
+  if (!parsed.ok()) {
+    return field.Fault(base::Message(parsed.status()));
   }
-  return *std::move(endpoint);
+  EndpointSpec endpoint;
+  endpoint.ip = parsed->ip;
+  endpoint.port = parsed->port.value_or(uint16_t{0});
+  if (!parsed->ip.has_value()) {
+    endpoint.name = base::CanonicalHostName(parsed->host);
+  }
+  return endpoint;
 }
 
 // `endpoints` or `connectTo`: a list, or one that stands for it.

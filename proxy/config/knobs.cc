@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "common/base/bytes.h"
+#include "common/base/host_port.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
 
@@ -211,16 +212,14 @@ absl::Status AddOutboundProxy(ProxyConfig& config, std::string_view text) {
 
 absl::Status AddNameServer(ProxyConfig& config, std::string_view text) {
   constexpr uint16_t kDnsPort = 53;
-  AddressSpec server;
-  if (const auto alone = base::IpAddress::Parse(text); alone.ok()) {
-    server.host = alone->ToString();
-    server.port = kDnsPort;
-  } else if (const auto address = AddressSpec::Parse(text);
-             address.ok() && address->port != 0 && base::IpAddress::Parse(address->host).ok()) {
-    server = *address;
-  } else {
-    return Invalid(text, "is no name server; write IP, IP:port or [v6]:port");
+  const auto parsed =
+      base::HostPort::Parse(text, {.no_port = true, .bare_v6 = true, .what = "name server"});
+  if (!parsed.ok()) {
+    return parsed.status();
   }
+  AddressSpec server;
+  server.host = parsed->ip->ToString();
+  server.port = parsed->port.value_or(kDnsPort);
   config.name_servers.push_back(std::move(server));
   return absl::OkStatus();
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "common/base/host_port.h"
 #include "common/base/ip.h"
 
 namespace postern::identity {
@@ -15,10 +16,7 @@ struct AddressKey {
   base::IpAddress ip;
   uint16_t port = 0;
 
-  std::string ToString() const {
-    return ip.is_v4() ? ip.ToString() + ":" + std::to_string(port)
-                      : "[" + ip.ToString() + "]:" + std::to_string(port);
-  }
+  std::string ToString() const { return base::JoinHostPort(ip, port); }
 
   auto operator<=>(const AddressKey&) const = default;
   template <typename H>

@@ -9,6 +9,7 @@
 #include "common/base/bytes.h"
 #include "common/base/file.h"
 #include "common/base/host_name.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 
 namespace postern::identity {
@@ -62,27 +63,17 @@ void SeenList::Memory::Erase(const SeenKey& key) {
 }
 
 std::optional<SeenKey> SeenList::ParseKey(std::string_view line) {
-  const size_t colon = line.rfind(':');
-  if (colon == std::string_view::npos) {
+  const auto parsed =
+      base::HostPort::Parse(line, {.names = true, .final_dot = true, .port_0 = true});
+  if (!parsed.ok()) {
     return std::nullopt;
   }
-  std::string_view host = line.substr(0, colon);
-  const auto port = base::ParseNumber<uint16_t>(line.substr(colon + 1));
-  if (!port.has_value()) {
-    return std::nullopt;
+  if (parsed->ip.has_value()) {
+    return AddressKey{*parsed->ip, *parsed->port};
   }
-  const bool bracketed = host.starts_with('[') && host.ends_with(']');
-  if (bracketed) {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (const auto ip = base::IpAddress::Parse(host); ip.ok()) {
-    return AddressKey{*ip, *port};
-  }
-  std::string name = base::CanonicalHostName(host);
-  if (bracketed || *port == 0 || !base::IsHostName(name)) {
-    return std::nullopt;
-  }
-  return NameKey{std::move(name), *port};
+  return *parsed->port == 0 ? std::nullopt
+                            : std::optional<SeenKey>(
+                                  NameKey{base::CanonicalHostName(parsed->host), *parsed->port});
 }
 
 absl::Status SeenList::Reload() {

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "common/base/bytes.h"
+#include "common/base/host_port.h"
 #include "common/base/strings.h"
 
 namespace postern::net {
@@ -25,23 +25,6 @@ constexpr char kAbstractMark = '@';
 absl::Status Malformed(std::string_view text, std::string_view why) {
   return absl::InvalidArgumentError(
       base::StrCat("'", base::Printable(text), "' is no address: ", why));
-}
-
-std::optional<uint16_t> ParsePort(std::string_view text) {
-  if (text.empty() || text.size() > 5 || (text.size() > 1 && text.front() == '0')) {
-    return std::nullopt;
-  }
-  uint32_t value = 0;
-  for (const char c : text) {
-    if (c < '0' || c > '9') {
-      return std::nullopt;
-    }
-    value = value * 10 + static_cast<uint32_t>(c - '0');
-  }
-  if (value > 65535) {
-    return std::nullopt;
-  }
-  return static_cast<uint16_t>(value);
 }
 
 absl::StatusOr<SocketAddress> ParseUnix(std::string_view text, std::string_view path) {
@@ -78,27 +61,11 @@ absl::StatusOr<SocketAddress> SocketAddress::Parse(std::string_view text) {
   if (text.substr(0, kUnix.size()) == kUnix) {
     return ParseUnix(text, text.substr(kUnix.size()));
   }
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) {
-    return Malformed(text, "the port is missing (IP:port, [IPv6]:port or unix:/path)");
+  const auto parsed = base::HostPort::Parse(text, {.port_0 = true, .also = "unix:/path"});
+  if (!parsed.ok()) {
+    return parsed.status();
   }
-  std::string_view host = text.substr(0, colon);
-  const bool bracketed = host.size() >= 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (bracketed != (host.find(':') != std::string_view::npos)) {
-    return Malformed(text, "an IPv6 address, and no other, stands in brackets");
-  }
-  const absl::StatusOr<base::IpAddress> ip = base::IpAddress::Parse(host);
-  if (!ip.ok()) {
-    return Malformed(text, "the host is no IP address");
-  }
-  const std::optional<uint16_t> port = ParsePort(text.substr(colon + 1));
-  if (!port.has_value()) {
-    return Malformed(text, "the port is no number from 0 to 65535");
-  }
-  return SocketAddress(*ip, *port);
+  return SocketAddress(*parsed->ip, *parsed->port);
 }
 
 absl::StatusOr<SocketAddress> SocketAddress::FromSockaddr(const sockaddr* address,
@@ -139,8 +106,7 @@ std::string SocketAddress::ToString() const {
   if (is_unix()) {
     return base::StrCat("unix:", path_);
   }
-  return ip_.is_v4() ? base::StrCat(ip_.ToString(), ":", port_)
-                     : base::StrCat("[", ip_.ToString(), "]:", port_);
+  return base::JoinHostPort(ip_, port_);
 }
 
 socklen_t SocketAddress::ToSockaddr(sockaddr_storage* storage) const {

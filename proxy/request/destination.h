@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "common/base/host_port.h"
 #include "common/base/ip.h"
-#include "common/base/strings.h"
 
 namespace postern::request {
 
@@ -23,9 +23,7 @@ struct Destination {
   uint16_t port = 0;   // never 0
 
   std::string ToString() const {
-    const bool bare = !name.empty() || ip.is_v4();
-    return base::StrCat(bare ? "" : "[", name.empty() ? ip.ToString() : name,
-                        bare ? ":" : "]:", port);
+    return name.empty() ? base::JoinHostPort(ip, port) : base::JoinHostPort(name, port);
   }
 };
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "common/base/host_name.h"
+#include "common/base/host_port.h"
 #include "common/base/ip.h"
 #include "common/base/strings.h"
 
@@ -118,21 +119,8 @@ std::optional<Destination> ParseHost(std::string_view host, uint16_t port) {
 }
 
 std::optional<Destination> ParseAuthority(std::string_view authority) {
-  const size_t colon = authority.rfind(':');
-  if (colon == std::string_view::npos) {
-    return std::nullopt;
-  }
-  const uint16_t port =
-      base::ParseNumber<uint16_t>(authority.substr(colon + 1)).value_or(uint16_t{0});
-  std::string_view host = authority.substr(0, colon);
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  if (bracketed) {
-    host = host.substr(1, host.size() - 2);
-  }
-  if (bracketed != (host.find(':') != std::string_view::npos)) {
-    return std::nullopt;
-  }
-  return ParseHost(host, port);
+  const auto parsed = base::HostPort::Parse(authority, {.names = true, .final_dot = true});
+  return parsed.ok() ? ParseHost(parsed->host, *parsed->port) : std::nullopt;
 }
 
 std::variant<Destination, HttpFault> ParseConnectHead(std::string_view head) {

@@ -104,7 +104,9 @@ TEST_F(PolicyTest, CheckJudgesByTheModeOfThePort) {
 
 TEST_F(PolicyTest, CheckNamesTheFlagOrThePlaceOfAFault) {
   EXPECT_THAT(Check({"--from", "web", "--to", "spiffe://td/db:1"}).err, HasSubstr("--from: "));
-  EXPECT_THAT(Check({"--from", "none", "--to", "spiffe://td/db"}).err, HasSubstr("--to: "));
+  for (const char* const to : {"spiffe://td/db", "spiffe://td/db:", "spiffe://td/db:0", "5432"}) {
+    EXPECT_THAT(Check({"--from", "none", "--to", to}).err, HasSubstr("--to: ")) << to;
+  }
   const std::string bad = File("bad.yaml",
                                "apiVersion: postern.dev/v1\nkind: PeerMode\n"
                                "metadata: {name: m}\nspec: {default: lax}\n");

@@ -321,7 +321,8 @@ TEST(IssuerChannelTest, RefusesATargetThatIsNone) {
   IssuerChannelOptions options;
   options.trust = IssuerTrust{
       ca.trust_domain(), std::make_shared<const x509::TrustBundleSet>(ca.BundleSet()), {}};
-  for (const char* target : {"", "issuer", ":15012", "issuer:", "unix:", "dns:///issuer:15012"}) {
+  for (const char* target : {"", "issuer", ":15012", "issuer:", "unix:", "dns:///issuer:15012",
+                             "::1:15012", "[issuer]:15012", "issuer:0", "issuer:https"}) {
     options.target = target;
     EXPECT_TRUE(absl::IsInvalidArgument(IssuerChannel::Create(options).status())) << target;
   }

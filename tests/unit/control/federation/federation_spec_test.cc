@@ -26,6 +26,8 @@ TEST(HttpsUrlTest, ReadsHostPortAndPath) {
       {"https://192.0.2.1:1/", "192.0.2.1", 1, "/", "https://192.0.2.1:1/"},
       {"https://[fd00:5b::1]:8443", "fd00:5b::1", 8443, "/", "https://[fd00:5b::1]:8443/"},
       {"https://[::1]/", "::1", 443, "/", "https://[::1]/"},
+      {"https://[::1]:443/", "::1", 443, "/", "https://[::1]/"},
+      {"https://b.example./", "b.example.", 443, "/", "https://b.example./"},
   };
   for (const Row& row : rows) {
     const absl::StatusOr<HttpsUrl> url = HttpsUrl::Parse(row.text);
@@ -38,12 +40,30 @@ TEST(HttpsUrlTest, ReadsHostPortAndPath) {
 }
 
 TEST(HttpsUrlTest, RefusesWhatIsNone) {
-  for (const char* const bad :
-       {"", "http://b.example/", "https:/b.example", "https://", "https:///x", "https://:443",
-        "https://u@b.example/", "https://u:p@b.example/", "https://b.example/#f",
-        "https://b.example/ x", "https://b.example:0", "https://b.example:65536",
-        "https://b.example:", "https://b.example:8x", "https://[::1", "https://[b.example]/",
-        "https://[::1]8", "https://b\r\nHost: x/", "https://b.example/\n"}) {
+  for (const char* const bad : {"",
+                                "http://b.example/",
+                                "https:/b.example",
+                                "https://",
+                                "https:///x",
+                                "https://:443",
+                                "https://u@b.example/",
+                                "https://u:p@b.example/",
+                                "https://b.example/#f",
+                                "https://b.example/ x",
+                                "https://b.example:0",
+                                "https://b.example:65536",
+                                "https://b.example:",
+                                "https://b.example:8x",
+                                "https://b.example:0443",
+                                "https://fd00::1:8443",
+                                "https://::1/",
+                                "https://b..example/",
+                                "https://192.0.2.256/",
+                                "https://[::1",
+                                "https://[b.example]/",
+                                "https://[::1]8",
+                                "https://b\r\nHost: x/",
+                                "https://b.example/\n"}) {
     EXPECT_EQ(HttpsUrl::Parse(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }
   EXPECT_FALSE(HttpsUrl::Parse("https://b.example/" + std::string(3000, 'x')).ok());

@@ -128,10 +128,18 @@ TEST_F(AdminTest, OperatorsReadEveryPage) {
 TEST_F(AdminTest, AForeignHostHeaderIsRefused) {
   auto server = HttpServer::Start("127.0.0.1", 0, HostCheck::kThisMachine, operators_);
   ASSERT_TRUE(server.ok()) << server.status();
-  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/status", "evil.example:15000")),
-              StartsWith("HTTP/1.1 403"));
-  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/status", "LocalHost:15000")),
-              StartsWith("HTTP/1.1 200"));
+  for (const char* const foreign :
+       {"evil.example:15000", "evil.example", "[::1", "[::1]evil", "localhost:evil", "::1", ""}) {
+    EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/status", foreign)),
+                StartsWith("HTTP/1.1 403"))
+        << foreign;
+  }
+  for (const char* const own :
+       {"LocalHost:15000", "localhost", "127.0.0.1:1", "[::1]", "[::1]:2"}) {
+    EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), Get("/status", own)),
+                StartsWith("HTTP/1.1 200"))
+        << own;
+  }
 }
 
 TEST_F(AdminTest, TcpPortNeverChangesAnything) {

@@ -120,6 +120,8 @@ TEST(DestinationSetTest, ReadsWhereToConnect) {
                                          {"\"[fd00::8]:1\"", "fd00::8 1"},
                                          {"192.0.2.8", "192.0.2.8 0"},
                                          {"\"fd00::8\"", "fd00::8 0"},
+                                         {"\"[fd00::8]\"", "fd00::8 0"},
+                                         {"\"[::ffff:192.0.2.8]:1\"", "192.0.2.8 1"},
                                          {"db.example.org:1", "db.example.org 1"},
                                          {"\":9\"", " 9"}}) {
     const auto set =
@@ -190,6 +192,8 @@ TEST(DestinationSetTest, NamesFileLineAndFieldOfAFault) {
       {Destination(good + ", connectTo: 10.0.0.1:0"), "is no address"},
       {Destination(good + ", connectTo: \"[10.0.0.1]:1\""), "is no address"},
       {Destination(good + ", connectTo: \"::1:1:\""), "is no address"},
+      {Destination(good + ", connectTo: \"fd00:5b::1:80\""),
+       "spec.connectTo: 'fd00:5b::1:80' is no address: without brackets it is ambiguous"},
       {Destination(good + ", conectTo: 10.0.0.1:1"), "spec.conectTo: unknown field"},
       {Destination(good + ", ports: [1], ports: [2]"), "ports: stands twice"},
       {"apiVersion: postern.dev/v1\nkind: PeerMode\nmetadata: {name: d}\nspec: {}\n",

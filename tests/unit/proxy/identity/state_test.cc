@@ -197,14 +197,16 @@ TEST(SeenListTest, ForgetsOneOrAllOnAnOperatorsWordHereAndInTheFile) {
 }
 
 TEST(SeenListTest, ReadsADestinationAsItWritesIt) {
-  for (const std::string_view text : {"192.0.2.7:80", "[2001:db8::7]:443", "db.example.org:5432"}) {
+  for (const std::string_view text :
+       {"192.0.2.7:80", "192.0.2.7:0", "[2001:db8::7]:443", "db.example.org:5432"}) {
     const auto key = SeenList::ParseKey(text);
     ASSERT_TRUE(key.has_value()) << text;
     EXPECT_EQ(key->ToString(), text);
   }
   for (const std::string_view text :
        {"192.0.2.7", "db", "db:0", "[db]:80", "db:http", "192.0.2.7.9:80", "db:80:80", "d b:80",
-        "*.example.org:80", "192.0.2.7:http", ":80", ""}) {
+        "*.example.org:80", "192.0.2.7:http", ":80", "", "2001:db8::7:443", "[192.0.2.7]:80",
+        "192.0.2.7:080"}) {
     EXPECT_FALSE(SeenList::ParseKey(text).has_value()) << text;
   }
 }

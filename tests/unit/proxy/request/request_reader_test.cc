@@ -194,6 +194,7 @@ TEST(HttpConnectTest, RefusesWithTheStatusThatFits) {
       {Connect("db:0"), 400, "no host:port"},
       {Connect("db:65536"), 400, "no host:port"},
       {Connect("db:+1"), 400, "no host:port"},
+      {Connect("db:080"), 400, "no host:port"},
       {Connect(":1"), 400, "no host:port"},
       {Connect("fd00::1:80"), 400, "no host:port"},
       {Connect("[192.0.2.7]:80"), 400, "no host:port"},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/strings.h"
 #include "proxy/session/clock_notes.h"
 
@@ -202,7 +203,7 @@ void InboundSession::Authorize() {
   std::optional<base::Failure> denied = Judge();
   if (denied.has_value()) {
     if (denied->reason != CloseReason::kPeerRevoked) {
-      worker().metrics.denied[static_cast<size_t>(base::Direction::kInbound)].Add(1);
+      worker().metrics.denied[base::At(base::Direction::kInbound)].Add(1);
     }
     const int alert = passes_.has_value() ? -1 : AlertOf(*denied);
     Fail(*std::move(denied), alert);

@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/net/resolver.h"
@@ -193,7 +194,7 @@ absl::Status Listeners::OpenOne(net::Loop& loop, size_t position,
 }
 
 absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& target) {
-  if (closed_[static_cast<size_t>(base::Direction::kInbound)]) {
+  if (closed_[base::At(base::Direction::kInbound)]) {
     return absl::FailedPreconditionError(
         "the proxy drains, and accepts nothing from outside any more");
   }
@@ -234,7 +235,7 @@ void Listeners::Resume(base::Direction direction) {
 }
 
 void Listeners::Close(base::Direction direction) {
-  closed_[static_cast<size_t>(direction)] = true;
+  closed_[base::At(direction)] = true;
   for (Opened& opened : open_) {
     if (opened.spec->direction == direction) {
       opened.listener.reset();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/strings.h"
 #include "proxy/net/errno_status.h"
 #include "proxy/request/reply.h"
@@ -64,7 +65,7 @@ void OutboundSession::OnRequest() {
   const bool socks = request_->reader.protocol() == request::Protocol::kSocks5;
   const auto protocol =
       socks ? telemetry::RequestProtocol::kSocks5 : telemetry::RequestProtocol::kHttpConnect;
-  worker().metrics.proxy_requests[static_cast<size_t>(protocol)].Add(1);
+  worker().metrics.proxy_requests[base::At(protocol)].Add(1);
   KeepEarlyBytes(request_->reader.rest());
   request_->reader.ForgetBytes();
   if (asked.name.empty()) {

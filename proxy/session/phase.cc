@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/session/phase.h"
 
+#include "common/base/enum_index.h"
+
 namespace postern::session {
 namespace {
 
+using base::At;
 using base::CloseReason;
-
-constexpr size_t At(Phase phase) {
-  return static_cast<size_t>(phase);
-}
 
 // accept -> [original destination] -> [first bytes] -> sniff -> [await identity] -> handshake ->
 // identify -> authorize -> connect -> relay -> close

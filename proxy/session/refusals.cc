@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/strings.h"
 #include "proxy/session/session_table.h"
 
@@ -20,11 +21,11 @@ void Refusals::Add(const ListenerSpec& via, const net::SocketAddress& peer,
     Record(via, peer, reason, why);
   }
   // Last: who sees the count finds the record.
-  const auto direction = static_cast<size_t>(via.direction);
+  const auto direction = base::At(via.direction);
   telemetry::WorkerMetrics& metrics = worker_.metrics;
   metrics.opened[direction].Add(1);
-  metrics.secured[direction][static_cast<size_t>(telemetry::Security::kNone)].Add(1);
-  metrics.closed[direction][static_cast<size_t>(reason)].Add(1);
+  metrics.secured[direction][base::At(telemetry::Security::kNone)].Add(1);
+  metrics.closed[direction][base::At(reason)].Add(1);
 }
 
 bool Refusals::MayRecord() {

@@ -4,13 +4,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/enum_index.h"
 
 namespace postern::session {
 namespace {
 
-constexpr size_t At(base::Side side) {
-  return static_cast<size_t>(side);
-}
+using base::At;
 
 constexpr base::Side Opposite(base::Side side) {
   return side == base::Side::kDownstream ? base::Side::kUpstream : base::Side::kDownstream;

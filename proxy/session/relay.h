@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/bytes.h"
+#include "common/base/enum_index.h"
 #include "common/base/failure.h"
 #include "proxy/net/loop.h"
 #include "proxy/session/transport.h"
@@ -85,7 +86,7 @@ class Relay final : private Transport::Handler {
   void OnTransportWritable(Transport& transport) noexcept override;
 
   Half& HalfFrom(const Transport& source);
-  const Half& half(base::Side side) const { return halves_[static_cast<size_t>(side)]; }
+  const Half& half(base::Side side) const { return halves_[base::At(side)]; }
   Half& Other(const Half& half);
   void Pull(Half& half);
   bool Forward(Half& half, base::ByteSpan bytes);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/net/transparent.h"
@@ -16,6 +17,7 @@
 namespace postern::session {
 namespace {
 
+using base::At;
 using base::CloseReason;
 using base::Side;
 using std::chrono::milliseconds;
@@ -26,11 +28,6 @@ constexpr size_t kMaxEarly = 4U << 10U;
 // From the accept to the end of the handshake: what the cap on handshakes counts.
 constexpr bool IsHandshaking(Phase phase) {
   return phase == Phase::kSniff || phase == Phase::kAwaitIdentity || phase == Phase::kHandshake;
-}
-
-template <typename Enum>
-constexpr size_t At(Enum value) {
-  return static_cast<size_t>(value);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // refused peer is told why.
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "proxy/session/clock_notes.h"
 #include "proxy/session/session.h"
 #include "proxy/session/session_table.h"
@@ -10,16 +11,12 @@
 namespace postern::session {
 namespace {
 
+using base::At;
 using base::CloseReason;
 using base::Side;
 
 // A refused peer is read for so many bytes, lest it talks for ever.
 constexpr uint32_t kMaxDiscarded = 256U << 10U;
-
-template <typename Enum>
-constexpr size_t At(Enum value) {
-  return static_cast<size_t>(value);
-}
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 // the renewed one in time, and either side decides what happens when the end has come.
 #include <algorithm>
 
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/session/expiry_watch.h"
@@ -128,7 +129,7 @@ void Session::SetPastExpiry(bool past) {
     return;
   }
   peer_watch_.past = past;
-  const auto direction = static_cast<size_t>(via_.direction);
+  const auto direction = base::At(via_.direction);
   (past ? worker_.metrics.past_expiry_began : worker_.metrics.past_expiry_ended)[direction].Add(1);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is counted of a connection's handshake, and what only some connections have to tell in their
 // record.
+#include "common/base/enum_index.h"
 #include "common/base/strings.h"
 #include "proxy/session/session.h"
 
@@ -28,14 +29,14 @@ std::optional<telemetry::TicketRefusal> RefusalOf(tls::TicketUse use) {
 
 void Session::CountHandshake(tls::TicketUse ticket) {
   const auto took = std::chrono::steady_clock::now() - handshake_began_;
-  const size_t direction = static_cast<size_t>(via_.direction);
+  const size_t direction = base::At(via_.direction);
   telemetry::WorkerMetrics& metrics = worker_.metrics;
   metrics.handshakes[direction].Add(1);
   metrics.handshake_seconds[direction].Observe(took);
   if (ticket == tls::TicketUse::kResumed) {
     metrics.resumed[direction].Add(1);
   } else if (const auto refusal = RefusalOf(ticket); refusal.has_value()) {
-    metrics.tickets_refused[static_cast<size_t>(*refusal)].Add(1);
+    metrics.tickets_refused[base::At(*refusal)].Add(1);
   }
 }
 
@@ -51,7 +52,7 @@ void Session::NoteAudit(const std::string& rule) {
     return;
   }
   if (notes().audit.empty()) {
-    worker_.metrics.audited[static_cast<size_t>(via_.direction)].Add(1);
+    worker_.metrics.audited[base::At(via_.direction)].Add(1);
   }
   notes().audit = rule;
 }

@@ -3,6 +3,7 @@
 // another one when that fails before a byte of the application's has flown.
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/strings.h"
 #include "proxy/session/session.h"
 
@@ -108,10 +109,10 @@ bool Session::TryElsewhere(const base::Failure& failure) {
 
 // An attempt that the application will not see is seen by the operator.
 void Session::NoteAttempt(const base::Failure& failure) {
-  const auto reason = static_cast<size_t>(failure.reason);
+  const auto reason = base::At(failure.reason);
   worker_.metrics.endpoint_retries[reason].Add(1);
   if (phase_ == Phase::kHandshake) {
-    worker_.metrics.handshake_failures[static_cast<size_t>(via_.direction)][reason].Add(1);
+    worker_.metrics.handshake_failures[base::At(via_.direction)][reason].Add(1);
   }
   if (worker_.shared.failures != nullptr) {
     base::Failure told = failure;

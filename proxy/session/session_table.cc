@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "proxy/session/session.h"
 
 namespace postern::session {
@@ -45,7 +46,7 @@ Session* SessionTable::Find(uint64_t id) {
 }
 
 void SessionTable::HandshakeEnded(base::Direction direction) {
-  --handshakes_[static_cast<size_t>(direction)];
+  --handshakes_[base::At(direction)];
   on_change_();
 }
 

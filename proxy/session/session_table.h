@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/base/enum_index.h"
 #include "common/base/failure.h"
 #include "proxy/net/loop.h"
 
@@ -33,11 +34,9 @@ class SessionTable {
   size_t size() const { return open_.size(); }
   std::vector<uint64_t> Ids() const;
   Session* Find(uint64_t id);  // null: closed meanwhile
-  size_t handshakes(base::Direction direction) const {
-    return handshakes_[static_cast<size_t>(direction)];
-  }
+  size_t handshakes(base::Direction direction) const { return handshakes_[base::At(direction)]; }
   // A session began, or ended, its way from the accept to the end of the handshake.
-  void HandshakeBegan(base::Direction direction) { ++handshakes_[static_cast<size_t>(direction)]; }
+  void HandshakeBegan(base::Direction direction) { ++handshakes_[base::At(direction)]; }
   void HandshakeEnded(base::Direction direction);
 
   // Calls `visit` for every open session, which may close itself or others.

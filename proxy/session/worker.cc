@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/net/dns_client.h"
@@ -35,6 +36,7 @@
 namespace postern::session {
 namespace {
 
+using base::At;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kHousekeepingPeriod{5000};
@@ -48,11 +50,6 @@ constexpr std::array<base::Direction, base::kDirectionCount> kDirections = {
 
 size_t ShareOfLimit(const config::ProxyConfig& config) {
   return std::max<size_t>(ConnectionLimit(config) / std::max(config.workers, 1U), 1);
-}
-
-template <typename Enum>
-constexpr size_t At(Enum value) {
-  return static_cast<size_t>(value);
 }
 
 net::DnsClient::Options DnsOptions(const config::ProxyConfig& config) {

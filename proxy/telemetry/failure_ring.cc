@@ -9,6 +9,7 @@
 
 #include "absl/time/clock.h"
 #include "common/base/bytes.h"
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
 #include "proxy/telemetry/access_record.h"
@@ -123,7 +124,7 @@ void FailureRing::Add(const AccessRecord& record) {
     return;
   }
   const LineBudget::Verdict verdict =
-      impl_->budgets[static_cast<size_t>(reason)].Ask(absl::ToUnixSeconds(absl::Now()));
+      impl_->budgets[base::At(reason)].Ask(absl::ToUnixSeconds(absl::Now()));
   if (verdict.suppressed > 0) {
     spdlog::warn("{} more failures with reason {} were not logged one by one; see the metrics",
                  verdict.suppressed, Token(reason));

@@ -12,6 +12,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "proxy/telemetry/metric_names.h"
 #include "proxy/telemetry/process_metrics.h"
@@ -19,6 +20,7 @@
 namespace postern::telemetry {
 namespace {
 
+using base::At;
 using base::CloseReason;
 using base::Direction;
 using base::Side;
@@ -49,11 +51,6 @@ constexpr std::array kHandshakeReasons = {
     CloseReason::kPeerRevoked,
     CloseReason::kCrlExpired,
 };
-
-template <typename Enum>
-constexpr size_t Index(Enum value) {
-  return static_cast<size_t>(value);
-}
 
 // The families of one scrape, being filled.
 class Exposition {
@@ -95,7 +92,7 @@ class Exposition {
  private:
   ClientMetric& Sample(Metric metric, std::initializer_list<std::string_view> values) {
     const MetricInfo& info = Info(metric);
-    MetricFamily& family = families_[Index(metric)];
+    MetricFamily& family = families_[At(metric)];
     if (family.metric.empty()) {
       family.name = std::string(info.name);
       family.help = std::string(info.help);
@@ -143,14 +140,14 @@ bool CanHappen(Direction direction, Security security) {
 }
 
 void AddConnections(const Workers& workers, Direction direction, Exposition& out) {
-  const size_t d = Index(direction);
+  const size_t d = At(direction);
   const std::string_view way = Token(direction);
   // Closed before opened: a connection that ends between the two never makes the difference
   // negative.
   uint64_t closed_in_all = 0;
   for (const CloseReason reason : base::kAllCloseReasons) {
     const uint64_t closed = Sum(
-        workers, [&](const WorkerMetrics& w) -> auto& { return w.closed[d][Index(reason)]; });
+        workers, [&](const WorkerMetrics& w) -> auto& { return w.closed[d][At(reason)]; });
     closed_in_all += closed;
     out.Add(Metric::kConnectionsClosed, {way, Token(reason)}, closed);
   }
@@ -169,7 +166,7 @@ void AddConnections(const Workers& workers, Direction direction, Exposition& out
   for (const Side side : kSides) {
     out.Add(Metric::kBytes, {way, Token(side)},
             Sum(
-                workers, [&](const WorkerMetrics& w) -> auto& { return w.bytes[d][Index(side)]; }));
+                workers, [&](const WorkerMetrics& w) -> auto& { return w.bytes[d][At(side)]; }));
   }
   out.Add(Metric::kPolicyDenied, {way},
           Sum(
@@ -203,7 +200,7 @@ ClientMetric::Histogram Times(const Workers& workers, Select select) {
 }
 
 void AddHandshakes(const Workers& workers, Direction direction, Exposition& out) {
-  const size_t d = Index(direction);
+  const size_t d = At(direction);
   const std::string_view way = Token(direction);
   out.Add(Metric::kHandshakes, {way},
           Sum(
@@ -214,7 +211,7 @@ void AddHandshakes(const Workers& workers, Direction direction, Exposition& out)
   for (const CloseReason reason : base::kAllCloseReasons) {
     const uint64_t failures = Sum(
         workers, [&](const WorkerMetrics& w) -> auto& {
-          return w.handshake_failures[d][Index(reason)];
+          return w.handshake_failures[d][At(reason)];
         });
     if (failures > 0 || std::ranges::find(kHandshakeReasons, reason) != kHandshakeReasons.end()) {
       out.Add(Metric::kHandshakeFailures, {way, Token(reason)}, failures);
@@ -233,7 +230,7 @@ void AddReauthentications(const Workers& workers, Exposition& out) {
                 workers, [&](const WorkerMetrics& w) -> auto& { return w.reauthentications[i]; }));
   }
   for (const Direction direction : kDirections) {
-    const size_t d = Index(direction);
+    const size_t d = At(direction);
     // Ended before began, for the reason that AddConnections has.
     const uint64_t ended = Sum(
         workers, [&](const WorkerMetrics& w) -> auto& { return w.past_expiry_ended[d]; });
@@ -256,9 +253,7 @@ void AddDestinations(const Workers& workers, Exposition& out) {
   }
   for (const CloseReason reason : base::kAllCloseReasons) {
     const uint64_t retries = Sum(
-        workers, [&](const WorkerMetrics& w) -> auto& {
-          return w.endpoint_retries[Index(reason)];
-        });
+        workers, [&](const WorkerMetrics& w) -> auto& { return w.endpoint_retries[At(reason)]; });
     if (retries > 0 || reason == CloseReason::kConnectFailed) {
       out.Add(Metric::kEndpointRetries, {Token(reason)}, retries);
     }

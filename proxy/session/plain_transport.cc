@@ -7,9 +7,8 @@
 
 namespace postern::session {
 
-PlainTransport::PlainTransport(std::unique_ptr<net::Stream> stream) : stream_(std::move(stream)) {
-  stream_->SetHandler(this);
-}
+PlainTransport::PlainTransport(std::unique_ptr<net::Stream> stream)
+    : SocketTransport(std::move(stream)) {}
 
 PlainTransport::~PlainTransport() = default;
 
@@ -20,18 +19,8 @@ std::unique_ptr<net::Stream> PlainTransport::Release() {
 
 TransportResult PlainTransport::Read(base::MutableByteSpan out) {
   const net::IoResult io = stream_->Read(out);
-  switch (io.outcome) {
-    case net::IoOutcome::kDone:
-      return {TransportOutcome::kDone, io.bytes};
-    case net::IoOutcome::kWouldBlock:
-      return {TransportOutcome::kWouldBlock, 0};
-    case net::IoOutcome::kEnd:
-      return {TransportOutcome::kEnd, 0};
-    case net::IoOutcome::kReset:
-    case net::IoOutcome::kError:
-      return Failed(io, "reading");
-  }
-  return Failed(io, "reading");
+  const TransportResult result = ResultOf(io);
+  return result.outcome == TransportOutcome::kFailed ? Failed(io, "reading") : result;
 }
 
 TransportResult PlainTransport::Write(base::ByteSpan in) {
@@ -60,36 +49,8 @@ void PlainTransport::CloseWrite() {
   stream_->ShutdownWrite().IgnoreError();
 }
 
-void PlainTransport::WantRead(bool want) {
-  if (stream_ != nullptr) {
-    stream_->WantRead(want);
-  }
-}
-
-void PlainTransport::Reset() {
-  if (stream_ != nullptr) {
-    stream_->SetHandler(nullptr);
-    stream_->Reset();
-    stream_.reset();
-  }
-}
-
 bool PlainTransport::Refuse(int /*alert*/) {
   return false;
-}
-
-bool PlainTransport::PeerHasReset() const {
-  return stream_ != nullptr && session::PeerHasReset(*stream_);
-}
-
-std::chrono::milliseconds PlainTransport::Unacknowledged() const {
-  return stream_ == nullptr ? std::chrono::milliseconds(0) : session::Unacknowledged(*stream_);
-}
-
-void PlainTransport::OnReadable(net::Stream& /*stream*/) noexcept {
-  if (handler() != nullptr) {
-    handler()->OnTransportReadable(*this);
-  }
 }
 
 void PlainTransport::OnWritable(net::Stream& /*stream*/) noexcept {

@@ -4,13 +4,13 @@
 #include <memory>
 
 #include "proxy/net/stream.h"
-#include "proxy/session/transport.h"
+#include "proxy/session/socket_transport.h"
 
 namespace postern::session {
 
 // A socket as it is: the application's side, a plaintext peer, and every accepted connection until
 // its first bytes are judged.
-class PlainTransport final : public Transport, private net::Stream::Handler {
+class PlainTransport final : public SocketTransport {
  public:
   explicit PlainTransport(std::unique_ptr<net::Stream> stream);
   ~PlainTransport();
@@ -27,12 +27,8 @@ class PlainTransport final : public Transport, private net::Stream::Handler {
   void CloseWrite() override;
   bool WriteClosed() const override { return write_ == WriteState::kClosed; }
   bool WriteFailed() const override { return false; }  // a FIN needs no room
-  void WantRead(bool want) override;
-  void Reset() override;
   bool Refuse(int alert) override;
   TransportResult Discard(base::MutableByteSpan scratch) override { return Read(scratch); }
-  bool PeerHasReset() const override;
-  std::chrono::milliseconds Unacknowledged() const override;
   const base::Failure& failure() const override { return failure_; }
   const x509::VerifiedPeer* peer() const override { return nullptr; }
   tls::TlsFacts facts() const override { return {}; }
@@ -41,11 +37,9 @@ class PlainTransport final : public Transport, private net::Stream::Handler {
  private:
   enum class WriteState : uint8_t { kOpen, kBlocked, kClosed };
 
-  void OnReadable(net::Stream& stream) noexcept override;
   void OnWritable(net::Stream& stream) noexcept override;
   TransportResult Failed(const net::IoResult& io, const char* what);
 
-  std::unique_ptr<net::Stream> stream_;
   WriteState write_ = WriteState::kOpen;
   base::Failure failure_;
 };

@@ -14,9 +14,7 @@ using tls::EngineResult;
 
 TlsTransport::TlsTransport(std::unique_ptr<net::Stream> stream,
                            std::unique_ptr<tls::TlsEngine> engine, tls::EngineScratch& scratch)
-    : stream_(std::move(stream)), engine_(std::move(engine)), scratch_(scratch) {
-  stream_->SetHandler(this);
-}
+    : SocketTransport(std::move(stream)), engine_(std::move(engine)), scratch_(scratch) {}
 
 TlsTransport::~TlsTransport() = default;
 
@@ -29,20 +27,15 @@ TransportResult TlsTransport::HandshakeWith(base::ByteSpan first_bytes) {
 
 TransportResult TlsTransport::Handshake() {
   const IoResult io = stream_->Read(scratch_.input());
-  switch (io.outcome) {
-    case IoOutcome::kDone:
-      engine_->Feed(scratch_.input().first(io.bytes));
-      return StepHandshake();
-    case IoOutcome::kWouldBlock:
-      return {TransportOutcome::kWouldBlock, 0};
-    case IoOutcome::kEnd:
-      return {TransportOutcome::kEnd, 0};
-    case IoOutcome::kReset:
-    case IoOutcome::kError:
-      break;
+  if (io.outcome == IoOutcome::kDone) {
+    engine_->Feed(scratch_.input().first(io.bytes));
+    return StepHandshake();
   }
-  SetFailure(io, "reading during the handshake");
-  return {TransportOutcome::kFailed, 0};
+  const TransportResult result = ResultOf(io);
+  if (result.outcome == TransportOutcome::kFailed) {
+    SetFailure(io, "reading during the handshake");
+  }
+  return result;
 }
 
 TransportResult TlsTransport::StepHandshake() {
@@ -226,20 +219,6 @@ void TlsTransport::FinishWriting(IoOutcome sent) {
   }
 }
 
-void TlsTransport::WantRead(bool want) {
-  if (stream_ != nullptr) {
-    stream_->WantRead(want);
-  }
-}
-
-void TlsTransport::Reset() {
-  if (stream_ != nullptr) {
-    stream_->SetHandler(nullptr);
-    stream_->Reset();
-    stream_.reset();
-  }
-}
-
 bool TlsTransport::Refuse(int alert) {
   if (stream_ == nullptr || (write_ != WriteState::kOpen && write_ != WriteState::kBlocked)) {
     return false;
@@ -257,19 +236,7 @@ TransportResult TlsTransport::Discard(base::MutableByteSpan scratch) {
   if (stream_ == nullptr) {
     return {TransportOutcome::kFailed, 0};
   }
-  const IoResult io = stream_->Read(scratch);
-  switch (io.outcome) {
-    case IoOutcome::kDone:
-      return {TransportOutcome::kDone, io.bytes};
-    case IoOutcome::kWouldBlock:
-      return {TransportOutcome::kWouldBlock, 0};
-    case IoOutcome::kEnd:
-      return {TransportOutcome::kEnd, 0};
-    case IoOutcome::kReset:
-    case IoOutcome::kError:
-      break;
-  }
-  return {TransportOutcome::kFailed, 0};
+  return ResultOf(stream_->Read(scratch));
 }
 
 bool TlsTransport::AskPeerAgain() {
@@ -284,22 +251,8 @@ bool TlsTransport::AskPeerAgain() {
   return true;
 }
 
-bool TlsTransport::PeerHasReset() const {
-  return stream_ != nullptr && session::PeerHasReset(*stream_);
-}
-
-std::chrono::milliseconds TlsTransport::Unacknowledged() const {
-  return stream_ == nullptr ? std::chrono::milliseconds(0) : session::Unacknowledged(*stream_);
-}
-
 const x509::VerifiedPeer* TlsTransport::peer() const {
   return engine_->peer().has_value() ? &*engine_->peer() : nullptr;
-}
-
-void TlsTransport::OnReadable(net::Stream& /*stream*/) noexcept {
-  if (handler() != nullptr) {
-    handler()->OnTransportReadable(*this);
-  }
 }
 
 void TlsTransport::OnWritable(net::Stream& /*stream*/) noexcept {

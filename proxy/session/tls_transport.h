@@ -4,14 +4,14 @@
 #include <memory>
 
 #include "proxy/net/stream.h"
-#include "proxy/session/transport.h"
+#include "proxy/session/socket_transport.h"
 #include "proxy/tls/tls_engine.h"
 
 namespace postern::session {
 
 // TLS over a socket. Every call is one turn of the engine, so that the worker's scratch is free
 // again when it returns.
-class TlsTransport final : public Transport, private net::Stream::Handler {
+class TlsTransport final : public SocketTransport {
  public:
   TlsTransport(std::unique_ptr<net::Stream> stream, std::unique_ptr<tls::TlsEngine> engine,
                tls::EngineScratch& scratch);
@@ -28,12 +28,8 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   void CloseWrite() override;
   bool WriteClosed() const override { return write_ == WriteState::kClosed; }
   bool WriteFailed() const override { return write_ == WriteState::kFailed; }
-  void WantRead(bool want) override;
-  void Reset() override;
   bool Refuse(int alert) override;
   TransportResult Discard(base::MutableByteSpan scratch) override;
-  bool PeerHasReset() const override;
-  std::chrono::milliseconds Unacknowledged() const override;
   const base::Failure& failure() const override { return failure_; }
   const x509::VerifiedPeer* peer() const override;
   tls::TlsFacts facts() const override { return engine_->facts(); }
@@ -48,7 +44,6 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   // kEnding and kFailing: seen by the engine, not told to the reader yet, as bytes came before it.
   enum class ReadState : uint8_t { kOpen, kEnding, kEnded, kFailing, kFailed };
 
-  void OnReadable(net::Stream& stream) noexcept override;
   void OnWritable(net::Stream& stream) noexcept override;
   TransportResult StepHandshake();
   size_t Decrypt(base::MutableByteSpan out);
@@ -59,7 +54,6 @@ class TlsTransport final : public Transport, private net::Stream::Handler {
   void SetFailure(const net::IoResult& io, const char* what);
   TransportResult ReadFromSocket(base::MutableByteSpan out);
 
-  std::unique_ptr<net::Stream> stream_;
   std::unique_ptr<tls::TlsEngine> engine_;
   tls::EngineScratch& scratch_;
   WriteState write_ = WriteState::kOpen;

@@ -14,6 +14,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -105,9 +107,28 @@ class Database {
   // group are not disturbed. What it returns, or why the commit failed. Values that it hands out
   // may be used only if this returned OK.
   absl::Status Write(const Work& change);
-
   // Runs `query` on one consistent state.
   absl::Status Read(const Work& query);
+
+  // The same for work that gives a value: StatusOr<T>(Connection&).
+  template <typename Change>
+  std::invoke_result_t<Change, Connection&> WriteValue(const Change& change) {
+    std::invoke_result_t<Change, Connection&> value = absl::UnknownError("not done");
+    absl::Status status = Write([&change, &value](Connection& connection) {
+      value = change(connection);
+      return value.status();
+    });
+    return status.ok() ? std::move(value) : std::move(status);
+  }
+  template <typename Query>
+  std::invoke_result_t<Query, Connection&> ReadValue(const Query& query) {
+    std::invoke_result_t<Query, Connection&> value = absl::UnknownError("not asked");
+    absl::Status status = Read([&query, &value](Connection& connection) {
+      value = query(connection);
+      return value.status();
+    });
+    return status.ok() ? std::move(value) : std::move(status);
+  }
 
   uint64_t error_count() const { return errors_.load(std::memory_order_relaxed); }
 

@@ -144,16 +144,12 @@ absl::StatusOr<std::vector<LiveCertificate>> SqliteCertificates::ListLive(absl::
 }
 
 absl::StatusOr<uint64_t> SqliteCertificates::CountIssued() {
-  int64_t issued = 0;
-  absl::Status status = database_.Read([&issued](Connection& connection) {
-    absl::StatusOr<int64_t> counter = ReadCounter(connection, kIssuedCounter);
-    issued = counter.ok() ? *counter : 0;
-    return counter.status();
-  });
-  if (!status.ok()) {
-    return status;
+  const absl::StatusOr<int64_t> issued = database_.ReadValue(
+      [](Connection& connection) { return ReadCounter(connection, kIssuedCounter); });
+  if (!issued.ok()) {
+    return issued.status();
   }
-  return static_cast<uint64_t>(issued);
+  return static_cast<uint64_t>(*issued);
 }
 
 absl::StatusOr<uint64_t> SqliteCertificates::PruneExpired(absl::Time before) {

@@ -186,46 +186,28 @@ absl::Status SqliteCas::AddCas(const std::vector<CaRecord>& records) {
 }
 
 absl::StatusOr<Version> SqliteCas::BundleVersion() {
-  Version version;
-  absl::Status status = database_.Read([this, &version](Connection& connection) {
-    absl::StatusOr<Version> read = ReadVersion(connection, kBundleCounter, epoch_);
-    version = read.ok() ? *read : Version{};
-    return read.status();
-  });
-  if (!status.ok()) {
-    return status;
-  }
-  return version;
+  return database_.ReadValue(
+      [this](Connection& connection) { return ReadVersion(connection, kBundleCounter, epoch_); });
 }
 
 absl::StatusOr<Version> SqliteCas::VersionOfBundles(const base::Sha256Digest& content) {
   const std::string digest = base::ToHex(content);
-  Version version{epoch_, 0};
-  absl::Status status = database_.Write([&digest, &version](Connection& connection) {
+  return database_.WriteValue([this, &digest](Connection& connection) -> absl::StatusOr<Version> {
     const absl::StatusOr<int64_t> changes = CountBundles(connection, digest);
-    version.sequence = changes.ok() ? static_cast<uint64_t>(*changes) + 1 : 0;
-    return changes.status();
+    if (!changes.ok()) {
+      return changes.status();
+    }
+    return Version{epoch_, static_cast<uint64_t>(*changes) + 1};
   });
-  if (!status.ok()) {
-    return status;
-  }
-  return version;
 }
 
 absl::StatusOr<Version> SqliteCas::RaiseBundleVersion() {
-  Version version;
-  absl::Status status = database_.Write([this, &version](Connection& connection) {
+  return database_.WriteValue([this](Connection& connection) -> absl::StatusOr<Version> {
     if (absl::Status added = AddToCounter(connection, kBundleCounter, 1); !added.ok()) {
       return added;
     }
-    absl::StatusOr<Version> read = ReadVersion(connection, kBundleCounter, epoch_);
-    version = read.ok() ? *read : Version{};
-    return read.status();
+    return ReadVersion(connection, kBundleCounter, epoch_);
   });
-  if (!status.ok()) {
-    return status;
-  }
-  return version;
 }
 
 absl::StatusOr<PolicyDocuments> SqlitePolicy::GetPolicy() {
@@ -258,23 +240,21 @@ absl::StatusOr<PolicyDocuments> SqlitePolicy::PutPolicy(
   if (absl::Status status = CheckNames(documents); !status.ok()) {
     return status;
   }
-  PolicyDocuments policy{.documents = documents};
-  absl::Status status = database_.Write([this, &policy](Connection& connection) {
-    absl::Status replaced = ReplaceDocuments(connection, policy.documents);
-    if (replaced.ok()) {
-      replaced = AddToCounter(connection, kPolicyCounter, 1);
-    }
-    if (!replaced.ok()) {
-      return replaced;
-    }
-    absl::StatusOr<Version> version = ReadVersion(connection, kPolicyCounter, epoch_);
-    policy.version = version.ok() ? *version : Version{};
+  const absl::StatusOr<Version> version =
+      database_.WriteValue([this, &documents](Connection& connection) -> absl::StatusOr<Version> {
+        absl::Status replaced = ReplaceDocuments(connection, documents);
+        if (replaced.ok()) {
+          replaced = AddToCounter(connection, kPolicyCounter, 1);
+        }
+        if (!replaced.ok()) {
+          return replaced;
+        }
+        return ReadVersion(connection, kPolicyCounter, epoch_);
+      });
+  if (!version.ok()) {
     return version.status();
-  });
-  if (!status.ok()) {
-    return status;
   }
-  return policy;
+  return PolicyDocuments{.version = *version, .documents = documents};
 }
 
 }  // namespace postern::store

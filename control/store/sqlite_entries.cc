@@ -226,15 +226,7 @@ absl::StatusOr<std::vector<Entry>> SqliteEntries::ListEntries(std::string_view s
 }
 
 absl::StatusOr<Entry> SqliteEntries::GetEntry(std::string_view id) {
-  absl::StatusOr<Entry> entry = absl::NotFoundError("no such entry");
-  absl::Status status = database_.Read([&entry, id](Connection& connection) {
-    entry = ReadEntry(connection, id);
-    return entry.status();
-  });
-  if (!status.ok()) {
-    return status;
-  }
-  return entry;
+  return database_.ReadValue([id](Connection& connection) { return ReadEntry(connection, id); });
 }
 
 absl::StatusOr<std::vector<Entry>> SqliteEntries::MatchEntries(

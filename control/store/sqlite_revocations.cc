@@ -335,17 +335,16 @@ absl::StatusOr<uint64_t> SqliteRevocations::Forget(absl::Time now) {
 }
 
 absl::StatusOr<bool> SqliteRevocations::SetSigner(std::string_view ca_id) {
-  std::string before;
-  absl::Status status = database_.Read([&before](Connection& connection) {
-    absl::StatusOr<std::string> read = ReadSigner(connection);
-    before = read.ok() ? *std::move(read) : std::string();
-    return read.status();
-  });
-  if (!status.ok() || before == ca_id) {
-    return status.ok() ? absl::StatusOr<bool>(false) : status;
+  const absl::StatusOr<std::string> before =
+      database_.ReadValue([](Connection& connection) { return ReadSigner(connection); });
+  if (!before.ok()) {
+    return before.status();
+  }
+  if (*before == ca_id) {
+    return false;
   }
   bool renumbered = false;
-  status = database_.Write([&renumbered, ca_id](Connection& connection) {
+  const absl::Status status = database_.Write([&renumbered, ca_id](Connection& connection) {
     const absl::StatusOr<std::string> signer = ReadSigner(connection);
     if (!signer.ok()) {
       return signer.status();

@@ -14,6 +14,7 @@
 #include "common/base/ip.h"
 #include "common/base/service_address.h"
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "common/x509/member_key.h"
 #include "common/x509/spiffe_id.h"
 
@@ -215,8 +216,7 @@ std::string EntryAsJson(const v1::Entry& entry) {
 }
 
 std::string TimeText(int64_t unix_seconds) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(unix_seconds),
-                          absl::UTCTimeZone());
+  return base::TimeText(absl::FromUnixSeconds(unix_seconds));
 }
 
 std::string VersionText(const v1::Version& version) {

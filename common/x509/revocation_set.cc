@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 
 namespace postern::x509 {
 namespace {
@@ -58,10 +59,6 @@ constexpr size_t TableOf(RevokedBy by) {
   return by == RevokedBy::kKey ? 0 : 1;
 }
 
-std::string TimeText(absl::Time time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
-}
-
 std::string Sentence(const Revocation& revocation) {
   std::string_view what;
   switch (revocation.by) {
@@ -78,9 +75,9 @@ std::string Sentence(const Revocation& revocation) {
       what = "the CA certificate with the SHA-256 ";
       break;
   }
-  return base::StrCat(what, revocation.subject, " was revoked at ", TimeText(revocation.revoked_at),
-                      ": ", base::Printable(revocation.reason), " (revocation ",
-                      revocation.sequence, ")");
+  return base::StrCat(
+      what, revocation.subject, " was revoked at ", base::TimeText(revocation.revoked_at), ": ",
+      base::Printable(revocation.reason), " (revocation ", revocation.sequence, ")");
 }
 
 }  // namespace
@@ -221,7 +218,8 @@ std::optional<std::string> RevocationSet::WhyUnknown(const VerifiedPeer& peer,
         [](const Crl* a, const Crl* b) { return a->next_update < b->next_update; });
     if (newest->next_update <= now) {
       return base::StrCat("the CRL of ", base::Printable(newest->issuer), " (", newest->source,
-                          ") should have been replaced before ", TimeText(newest->next_update),
+                          ") should have been replaced before ",
+                          base::TimeText(newest->next_update),
                           ": what it has revoked since is not known");
     }
   }

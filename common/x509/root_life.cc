@@ -5,6 +5,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "common/x509/certificate.h"
 
 namespace postern::x509 {
@@ -12,7 +13,7 @@ namespace postern::x509 {
 std::string AgingRoot::Sentence() const {
   return base::StrCat("the root ", subject, " of ", trust_domain,
                       expired ? " has expired at " : " has outlived half of its life and ends at ",
-                      absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", not_after, absl::UTCTimeZone()));
+                      base::TimeText(not_after));
 }
 
 std::vector<AgingRoot> FindAgingRoots(const TrustBundleSet& bundles, absl::Time now) {

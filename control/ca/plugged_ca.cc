@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "common/x509/certificate.h"
 #include "common/x509/chain_verifier.h"
 #include "common/x509/extensions.h"
@@ -73,10 +74,6 @@ std::string NameOfCa(const X509* certificate) {
   const std::string subject = x509::SubjectText(certificate);
   return subject.empty() ? "the CA without a subject"
                          : base::StrCat("the CA '", base::Printable(subject, 128), "'");
-}
-
-std::string TimeText(absl::Time time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
 }
 
 Step ParseCertificates(const CaFiles& files, Candidate& candidate) {
@@ -197,9 +194,9 @@ Step FindPath(X509_STORE* roots, absl::Time now, Candidate& candidate) {
     std::string detail = base::StrCat(at == nullptr ? "the chain" : NameOfCa(at), ": ",
                                       X509_verify_cert_error_string(error));
     if (at != nullptr && problem == CaProblem::kExpired) {
-      base::StrAppend(detail, " at ", TimeText(x509::NotAfter(at)));
+      base::StrAppend(detail, " at ", base::TimeText(x509::NotAfter(at)));
     } else if (at != nullptr && problem == CaProblem::kNotYetValid) {
-      base::StrAppend(detail, " before ", TimeText(x509::NotBefore(at)));
+      base::StrAppend(detail, " before ", base::TimeText(x509::NotBefore(at)));
     }
     return Problem{problem, std::move(detail)};
   }
@@ -279,7 +276,7 @@ std::string Describe(const CaFiles& files, const SigningSlot& slot, size_t roots
   return base::StrCat(
       NameOfCa(slot.chain.front().get()), " (", NameOf(files.layout), ", ", slot.chain.size(),
       slot.chain.size() == 1 ? " intermediate, " : " intermediates, ", roots,
-      roots == 1 ? " root" : " roots", ", valid until ", TimeText(slot.not_after), ")");
+      roots == 1 ? " root" : " roots", ", valid until ", base::TimeText(slot.not_after), ")");
 }
 
 CaVerdict Refuse(Problem problem) {

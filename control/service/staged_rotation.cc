@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "common/x509/trust_bundle.h"
 #include "control/issue/issuer.h"
 #include "control/service/federation.h"
@@ -27,10 +28,6 @@ constexpr absl::Duration kLookWhenPrepared = absl::Seconds(1);
 constexpr absl::Duration kLookWhenActive = absl::Seconds(10);
 constexpr absl::Duration kComplainEvery = absl::Hours(1);
 constexpr size_t kNamedInErrors = 5;
-
-std::string Utc(absl::Time time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
-}
 
 }  // namespace
 
@@ -136,10 +133,10 @@ absl::Status StagedRotation::CheckUnused(const RotationState& state) const {
   if (*until == absl::UnixEpoch()) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(
-      base::StrCat("certificates of the old CA are in use, the last of them until ", Utc(*until),
-                   " or until it is renewed; wait, or force the step: then they are worth nothing "
-                   "any more, and connections that stand on a root that goes are ended"));
+  return absl::FailedPreconditionError(base::StrCat(
+      "certificates of the old CA are in use, the last of them until ", base::TimeText(*until),
+      " or until it is renewed; wait, or force the step: then they are worth nothing "
+      "any more, and connections that stand on a root that goes are ended"));
 }
 
 absl::Status StagedRotation::Make(CaKind kind, RotationStep step, bool force) {
@@ -275,7 +272,7 @@ absl::Status StagedRotation::DrivePrepared(const RotationState& state) {
     spdlog::error(
         "the old CA ends at {}: the rotation of the {} goes on without those that have not "
         "followed: {}",
-        Utc(late->not_after), NameOf(state.kind), base::Message(followed));
+        base::TimeText(late->not_after), NameOf(state.kind), base::Message(followed));
   }
   return twice || late != nullptr
              ? Step(state.kind, RotationStep::kActivate, /*force=*/!followed.ok())
@@ -343,7 +340,7 @@ std::string StagedRotation::NextRootComes(const RotationState& state) const {
   }
   const absl::Duration life = root->not_after - root->record.created_at;
   return base::StrCat("the automatic rotation begins at ",
-                      Utc(root->record.created_at + kDueAfter * life),
+                      base::TimeText(root->record.created_at + kDueAfter * life),
                       ", `postern ca rotate --kind root` does it now");
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 
 namespace postern::process {
 namespace {
@@ -15,7 +16,7 @@ Json TimeOf(absl::Time time) {
   if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) {
     return nullptr;
   }
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
+  return base::TimeText(time);
 }
 
 // Bytes of a peer may stand in a string: what is no UTF-8 is replaced, never thrown at.

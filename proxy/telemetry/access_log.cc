@@ -21,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/bounded_queue.h"
 #include "proxy/telemetry/json_writer.h"
@@ -315,9 +316,7 @@ std::string AccessLog::ToJson(const AccessRecord& record) {
   out.reserve(768);
   {
     JsonObject json(out);
-    json.Text("time", absl::FormatTime("%Y-%m-%d%ET%H:%M:%E6SZ",
-                                       record.opened + absl::FromChrono(record.duration),
-                                       absl::UTCTimeZone()));
+    json.Text("time", base::EventTimeText(record.ended()));
     json.Unsigned("connection", record.connection_id);
     json.Text("direction", Token(record.direction));
     json.Number("duration_us", record.duration.count());

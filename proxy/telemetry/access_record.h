@@ -36,6 +36,9 @@ struct AccessRecord {
   // it was offered, separated by commas.
   std::string application_sni, application_alpn;
   base::Failure end;  // reason kOk when all went well
+
+  // When its connection ended, which is when it was made.
+  absl::Time ended() const { return opened + absl::FromChrono(duration); }
 };
 
 // Writes records as JSON lines from a thread of its own. Add never blocks: when the queue is full

@@ -12,6 +12,7 @@
 #include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "common/base/time_text.h"
 #include "proxy/telemetry/access_record.h"
 #include "proxy/telemetry/json_writer.h"
 #include "proxy/telemetry/tls_alerts.h"
@@ -40,9 +41,7 @@ void AppendAlert(JsonObject& json, std::string_view key, int alert) {
 void AppendFailure(const AccessRecord& record, std::string& out) {
   const base::Failure& end = record.end;
   JsonObject json(out);
-  json.Text("time", absl::FormatTime("%Y-%m-%d%ET%H:%M:%E6SZ",
-                                     record.opened + absl::FromChrono(record.duration),
-                                     absl::UTCTimeZone()));
+  json.Text("time", base::EventTimeText(record.ended()));
   json.Unsigned("connection", record.connection_id);
   json.Text("direction", Token(record.direction));
   json.Text("side", Token(end.side));

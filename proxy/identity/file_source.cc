@@ -11,6 +11,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/base/with_flag.h"
 #include "common/x509/digest.h"
 #include "proxy/identity/identity_check.h"
 
@@ -37,12 +38,9 @@ base::Sha256Digest DigestOf(std::initializer_list<const std::string*> parts) {
   return x509::Sha256(base::AsBytes(joined));
 }
 
-// The flag, and the file where the status does not name it already.
-absl::Status Naming(std::string_view flag, const absl::Status& status) {
-  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
-}
+// For a status that does not name the file.
 absl::Status Naming(std::string_view flag, const std::string& file, const absl::Status& status) {
-  return Naming(base::StrCat(flag, " '", file, "'"), status);
+  return base::WithFlag(base::StrCat(flag, " '", file, "'"), status);
 }
 
 }  // namespace
@@ -73,17 +71,17 @@ absl::StatusOr<FileSource::Content> FileSource::Read() const {
   Content content;
   auto svid = base::ReadFile(files_.svid);
   if (!svid.ok()) {
-    return Naming("--svid", svid.status());
+    return base::WithFlag("--svid", svid.status());
   }
   content.svid = *std::move(svid);
   auto key = base::ReadSecretFile(files_.key, /*allow_symlink=*/true);
   if (!key.ok()) {
-    return Naming("--svid-key", key.status());
+    return base::WithFlag("--svid-key", key.status());
   }
   content.key = *std::move(key);
   auto bundle = base::ReadFile(files_.bundle);
   if (!bundle.ok()) {
-    return Naming("--bundle", bundle.status());
+    return base::WithFlag("--bundle", bundle.status());
   }
   content.bundle = *std::move(bundle);
   content.digest = DigestOf({&content.svid, &content.key, &content.bundle});

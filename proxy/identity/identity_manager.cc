@@ -13,6 +13,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/base/with_flag.h"
 #include "common/x509/root_life.h"
 #include "proxy/identity/describe_snapshot.h"
 #include "proxy/identity/endpoint_cache.h"
@@ -31,10 +32,6 @@
 
 namespace postern::identity {
 namespace {
-
-absl::Status Naming(const char* flag, const absl::Status& status) {
-  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
-}
 
 absl::StatusOr<std::shared_ptr<const config::DestinationSet>> LoadDestinations(
     const std::string& file) {
@@ -87,20 +84,20 @@ absl::StatusOr<IssuerSource::Options> IssuerOptions(const config::ProxyConfig& c
   if (!config.member_key_file.empty()) {
     // It is read again whenever it is needed; what is wrong with it is better said now.
     if (const auto key = MemberKey::Load(config.member_key_file); !key.ok()) {
-      return Naming("--member-key", key.status());
+      return base::WithFlag("--member-key", key.status());
     }
   }
   if (!config.state_dir.empty()) {
     auto opened = StateDir::Open(config.state_dir);
     if (!opened.ok()) {
-      return Naming("--state-dir", opened.status());
+      return base::WithFlag("--state-dir", opened.status());
     }
     options.state_dir = *std::move(opened);
   }
   if (!config.trust_domain.empty()) {
     auto parsed = x509::TrustDomain::Parse(config.trust_domain);
     if (!parsed.ok()) {
-      return Naming("--trust-domain", parsed.status());
+      return base::WithFlag("--trust-domain", parsed.status());
     }
     options.trust_domain = *std::move(parsed);
   } else if (options.state_dir.has_value()) {
@@ -124,7 +121,7 @@ absl::StatusOr<IssuerSource::Options> IssuerOptions(const config::ProxyConfig& c
 absl::Status AddIssuerBundle(const std::string& file, IssuerSource::Options& options) {
   const auto content = base::ReadFile(file);
   if (!content.ok()) {
-    return Naming("--issuer-bundle", content.status());
+    return base::WithFlag("--issuer-bundle", content.status());
   }
   // Only a map is read without knowing the trust domain: what else would be found belongs to this
   // name, which nobody can have, and is refused below.
@@ -132,7 +129,7 @@ absl::Status AddIssuerBundle(const std::string& file, IssuerSource::Options& opt
   auto bundles =
       x509::TrustBundleSet::FromFileContent(*content, options.trust_domain.value_or(placeholder));
   if (!bundles.ok()) {
-    return Naming("--issuer-bundle", bundles.status());
+    return base::WithFlag("--issuer-bundle", bundles.status());
   }
   if (!options.trust_domain.has_value() && bundles->bundles().size() == 1 &&
       bundles->Find(placeholder.name()) == nullptr) {
@@ -270,25 +267,25 @@ class IdentityManager::Impl final : public SourceSink {
 
 absl::Status IdentityManager::Impl::Load(const config::ProxyConfig& config, net::Loop& main) {
   if (auto status = policy_.LoadFirst(); !status.ok()) {
-    return Naming("--policy", status);
+    return base::WithFlag("--policy", status);
   }
   if (auto status = revocations_.LoadFirst(); !status.ok()) {
-    return Naming("--crl", status);
+    return base::WithFlag("--crl", status);
   }
   if (!destinations_file_.empty()) {
     auto loaded = LoadDestinations(destinations_file_);
     if (!loaded.ok()) {
-      return Naming("--destinations", loaded.status());
+      return base::WithFlag("--destinations", loaded.status());
     }
     endpoints_.SetStatic(*std::move(loaded));
   }
   if (!config.state_dir.empty()) {
     if (auto status = base::EnsurePrivateDirectory(config.state_dir); !status.ok()) {
-      return Naming("--state-dir", status);
+      return base::WithFlag("--state-dir", status);
     }
   }
   if (auto status = seen_.Reload(); !status.ok()) {
-    return Naming("--state-dir", status);
+    return base::WithFlag("--state-dir", status);
   }
   endpoints_.ReviewSeen();
   if (!config.svid_file.empty()) {

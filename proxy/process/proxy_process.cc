@@ -6,21 +6,22 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
-#include <future>
+#include <iterator>
 
 #include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "common/base/memory.h"
 #include "common/base/process.h"
 #include "common/base/strings.h"
-#include "common/http/http_server.h"
-#include "proxy/admin/control_socket.h"
+#include "common/base/with_flag.h"
 #include "proxy/admin/pages.h"
 #include "proxy/identity/identity_manager.h"
 #include "proxy/intercept/self_probe.h"
 #include "proxy/net/timer.h"
+#include "proxy/process/admin_ports.h"
 #include "proxy/process/capabilities.h"
 #include "proxy/process/handover_port.h"
+#include "proxy/process/loop_answer.h"
 #include "proxy/process/memory_keeper.h"
 #include "proxy/process/status_pages.h"
 #include "proxy/session/connection_limit.h"
@@ -66,10 +67,6 @@ uint64_t OpenConnections(const telemetry::WorkerMetrics& metrics) {
   return static_cast<int64_t>(open) < 0 ? 0 : open;
 }
 
-absl::Status WithFlag(std::string_view flag, const absl::Status& status) {
-  return {status.code(), base::ToAbsl(base::StrCat(flag, ": ", base::Message(status)))};
-}
-
 }  // namespace
 
 // Members in the order in which they are made; destroyed the other way round, but for what the
@@ -84,7 +81,6 @@ struct ProxyProcess::Impl {
   absl::Status OpenIdentity();
   absl::Status OpenWorkers();
   absl::Status OpenAdministration();
-  absl::Status OpenAdminPort();
   absl::Status OpenHandover();
   absl::Status HandleSignals();
   void FillPages();
@@ -125,9 +121,7 @@ struct ProxyProcess::Impl {
   std::unique_ptr<telemetry::MetricsRegistry> metrics;
   admin::Pages pages;
   admin::Verbs verbs;
-  std::unique_ptr<http::HttpServer> metrics_server;
-  std::unique_ptr<http::HttpServer> admin_server;
-  std::vector<std::unique_ptr<admin::ControlSocket>> control_sockets;
+  std::unique_ptr<AdminPorts> admin_ports;
   std::unique_ptr<HandoverPort> handover;  // --handover-fd
   size_t next_worker = 0;                  // for what is handed over; main loop
   MemoryKeeper memory;
@@ -136,9 +130,7 @@ struct ProxyProcess::Impl {
 
 ProxyProcess::Impl::~Impl() {
   // Administration reads everything else, workers use the identity's directory.
-  control_sockets.clear();
-  admin_server.reset();
-  metrics_server.reset();
+  admin_ports.reset();
   for (const std::unique_ptr<session::Worker>& worker : workers) {
     worker->Stop();
   }
@@ -147,7 +139,7 @@ ProxyProcess::Impl::~Impl() {
 absl::Status ProxyProcess::Impl::OpenLogs() {
   auto opened = telemetry::AccessLog::Open(config.access_log);
   if (!opened.ok()) {
-    return WithFlag("--access-log", opened.status());
+    return base::WithFlag("--access-log", opened.status());
   }
   access_log = *std::move(opened);
   auto made = net::Loop::Create();
@@ -257,53 +249,13 @@ void ProxyProcess::Impl::FillPages() {
   };
 }
 
-absl::Status ProxyProcess::Impl::OpenAdminPort() {
-  const absl::StatusOr<config::AddressSpec> address = config::AddressSpec::Parse(config.admin);
-  if (!address.ok()) {
-    return WithFlag("--admin", address.status());
-  }
-  if (address->is_unix()) {
-    auto socket = admin::ControlSocket::Start(address->unix_path, pages, verbs);
-    if (!socket.ok()) {
-      return WithFlag("--admin", socket.status());
-    }
-    control_sockets.push_back(*std::move(socket));
-    return absl::OkStatus();
-  }
-  auto server = http::HttpServer::Start(
-      address->host, address->port, http::HostCheck::kThisMachine,
-      [this](std::string_view path) { return admin::ReadPage(pages, path); });
-  if (!server.ok()) {
-    return WithFlag("--admin", server.status());
-  }
-  admin_server = *std::move(server);
-  return absl::OkStatus();
-}
-
 absl::Status ProxyProcess::Impl::OpenAdministration() {
   FillPages();
-  if (absl::Status opened = OpenAdminPort(); !opened.ok()) {
-    return opened;
+  auto opened = AdminPorts::Open(config, pages, verbs);
+  if (opened.ok()) {
+    admin_ports = *std::move(opened);
   }
-  const absl::StatusOr<config::AddressSpec> address = config::AddressSpec::Parse(config.metrics);
-  if (!address.ok()) {
-    return WithFlag("--metrics", address.status());
-  }
-  auto server = http::HttpServer::Start(
-      address->host, address->port, http::HostCheck::kNone,
-      [this](std::string_view path) { return admin::ReadHealthPage(pages, path); });
-  if (!server.ok()) {
-    return WithFlag("--metrics", server.status());
-  }
-  metrics_server = *std::move(server);
-  if (!config.admin_socket.empty()) {
-    auto socket = admin::ControlSocket::Start(config.admin_socket, pages, verbs);
-    if (!socket.ok()) {
-      return WithFlag("--admin-socket", socket.status());
-    }
-    control_sockets.push_back(*std::move(socket));
-  }
-  return absl::OkStatus();
+  return opened.status();
 }
 
 // Connections go round the workers; a listening socket is every worker's.
@@ -326,7 +278,7 @@ absl::Status ProxyProcess::Impl::OpenHandover() {
   callbacks.on_gone = [this] { BeginDrain(milliseconds(0), config.drain_timeout); };
   auto opened = HandoverPort::Open(*loop, config.handover_fd, std::move(callbacks));
   if (!opened.ok()) {
-    return WithFlag("--handover-fd", opened.status());
+    return base::WithFlag("--handover-fd", opened.status());
   }
   handover = *std::move(opened);
   return absl::OkStatus();
@@ -494,45 +446,36 @@ std::string ProxyProcess::Impl::Status() const {
 std::string ProxyProcess::Impl::Connections() const {
   std::vector<session::ConnectionInfo> all;
   for (const std::unique_ptr<session::Worker>& worker : workers) {
-    // Shared, so that an answer that comes after the deadline still finds its promise.
-    auto promise = std::make_shared<std::promise<std::vector<session::ConnectionInfo>>>();
-    std::future<std::vector<session::ConnectionInfo>> answer = promise->get_future();
-    worker->ListConnections(kListedConnections, [promise](auto connections) {
-      promise->set_value(std::move(connections));
-    });
-    if (answer.wait_for(kPageDeadline) == std::future_status::ready) {
-      std::vector<session::ConnectionInfo> some = answer.get();
-      std::move(some.begin(), some.end(), std::back_inserter(all));
+    auto some = AwaitAnswer<std::vector<session::ConnectionInfo>>(
+        kPageDeadline,
+        [&worker](auto tell) { worker->ListConnections(kListedConnections, std::move(tell)); });
+    if (some.has_value()) {
+      std::move(some->begin(), some->end(), std::back_inserter(all));
     }
   }
   return ConnectionsPage(all);
 }
 
-// Asked of the main loop by an administration thread, which waits; shared, so that an answer that
-// comes after the deadline still finds its promise.
+// Asked of the main loop by an administration thread, which waits.
 std::string ProxyProcess::Impl::Seen() const {
-  auto promise = std::make_shared<std::promise<std::vector<std::string>>>();
-  std::future<std::vector<std::string>> answer = promise->get_future();
-  loop->Post([this, promise] { promise->set_value(identity->SeenInMesh()); });
-  return answer.wait_for(kPageDeadline) == std::future_status::ready
-             ? SeenPage(answer.get())
-             : "{\"error\":\"the proxy is busy; ask again\"}\n";
+  const auto seen = AwaitAnswer<std::vector<std::string>>(kPageDeadline, [this](auto tell) {
+    loop->Post([this, tell = std::move(tell)] { tell(identity->SeenInMesh()); });
+  });
+  return seen.has_value() ? SeenPage(*seen) : "{\"error\":\"the proxy is busy; ask again\"}\n";
 }
 
 absl::Status ProxyProcess::Impl::ForgetSeen(std::string_view destination) {
-  auto promise = std::make_shared<std::promise<absl::Status>>();
-  std::future<absl::Status> answer = promise->get_future();
-  loop->Post([this, promise, which = std::string(destination)] {
-    const absl::Status done = identity->ForgetSeen(which);
-    if (done.ok()) {
-      spdlog::warn("an operator let {} leave the mesh: plaintext to it is no longer refused",
-                   base::Printable(which));
-    }
-    promise->set_value(done);
+  const auto done = AwaitAnswer<absl::Status>(kPageDeadline, [this, destination](auto tell) {
+    loop->Post([this, tell = std::move(tell), which = std::string(destination)] {
+      const absl::Status forgotten = identity->ForgetSeen(which);
+      if (forgotten.ok()) {
+        spdlog::warn("an operator let {} leave the mesh: plaintext to it is no longer refused",
+                     base::Printable(which));
+      }
+      tell(forgotten);
+    });
   });
-  return answer.wait_for(kPageDeadline) == std::future_status::ready
-             ? answer.get()
-             : absl::UnavailableError("the proxy is busy; ask again");
+  return done.value_or(absl::UnavailableError("the proxy is busy; ask again"));
 }
 
 absl::StatusOr<std::unique_ptr<ProxyProcess>> ProxyProcess::Start(const config::ProxyConfig& config,
@@ -582,11 +525,11 @@ std::vector<std::string> ProxyProcess::Missing() const {
 }
 
 uint16_t ProxyProcess::admin_port() const {
-  return impl_->admin_server == nullptr ? uint16_t{0} : impl_->admin_server->port();
+  return impl_->admin_ports->admin_port();
 }
 
 uint16_t ProxyProcess::metrics_port() const {
-  return impl_->metrics_server->port();
+  return impl_->admin_ports->metrics_port();
 }
 
 const std::vector<session::Worker::BoundListener>& ProxyProcess::listeners() const {

@@ -28,6 +28,7 @@
 #include "cli/run/notifier.h"
 #include "cli/run/output_tail.h"
 #include "cli/run/proxy_link.h"
+#include "common/base/sanitized.h"
 #include "common/base/strings.h"
 
 namespace postern::run {
@@ -130,9 +131,9 @@ absl::Status Supervisor::Prepare() {
   // Processes that the command leaves behind stay below this one, which may then still look at
   // them where only a parent may (Yama); and the command, of the same user, may not look at it.
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-#endif
+  if (!base::kSanitized) {
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  }
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
     inherited_.descriptors = files.rlim_cur;

@@ -8,15 +8,10 @@
 
 #include <cstdint>
 
+#include "common/base/sanitized.h"
+
 namespace postern::base {
 namespace {
-
-// A sanitizer's own code and tables are in use all the time.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 constexpr int kKeptOnTop = 512 << 10;
 
@@ -54,6 +49,7 @@ void GiveBackFreeMemory() {
 
 void GiveBackStartMemory() {
   GiveBackFreeMemory();
+  // A sanitizer's own code and tables are in use all the time.
   if (!kSanitized) {
     dl_iterate_phdr(&LetGoOfPages, nullptr);
   }

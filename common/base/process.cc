@@ -15,6 +15,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "common/base/sanitized.h"
 #include "common/base/strings.h"
 
 namespace postern::base {
@@ -30,13 +31,11 @@ absl::Status ForbidDumps() {
   if (setrlimit(RLIMIT_CORE, &none) != 0) {
     return SystemError("cannot set RLIMIT_CORE to 0");
   }
-// LeakSanitizer inspects the process by ptrace at its end, which a process that is not dumpable
-// refuses. Builds with a sanitizer are for tests and hold no real keys.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
+  // LeakSanitizer inspects the process by ptrace at its end, which a process that is not dumpable
+  // refuses.
+  if (!kSanitized && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
     return SystemError("cannot set PR_SET_DUMPABLE to 0");
   }
-#endif
   return absl::OkStatus();
 }
 

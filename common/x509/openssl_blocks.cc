@@ -7,15 +7,10 @@
 #include <cstdlib>
 #include <new>
 
+#include "common/base/sanitized.h"
+
 namespace postern::x509 {
 namespace {
-
-// With lists, a sanitizer would not see what is used after it was freed.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 thread_local BlockLists lists;
 
@@ -84,7 +79,8 @@ void BlockLists::Close() noexcept {
 }
 
 bool KeepOpensslBlocks() {
-  return !kSanitized && CRYPTO_set_mem_functions(&OnAllocate, &OnResize, &OnRelease) == 1;
+  // With lists, a sanitizer would not see what is used after it was freed.
+  return !base::kSanitized && CRYPTO_set_mem_functions(&OnAllocate, &OnResize, &OnRelease) == 1;
 }
 
 }  // namespace postern::x509

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <string>
 
+#include "common/base/sanitized.h"
 #include "tests/testing/temp_dir.h"
 
 namespace postern::base {
@@ -30,9 +31,7 @@ int WhatIsMissing() {
   rlimit limit{};
   getrlimit(RLIMIT_CORE, &limit);
   missing |= limit.rlim_cur == 0 && limit.rlim_max == 0 ? 0 : kCore;
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  missing |= prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : kDump;
-#endif
+  missing |= kSanitized || prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : kDump;
   struct sigaction action {};
   sigaction(SIGPIPE, nullptr, &action);
   missing |= action.sa_handler == SIG_IGN ? 0 : kPipe;

@@ -72,6 +72,7 @@ class Proxy:
         self.start()
 
     def start(self):
+        self._records_before = len(self.access_log())
         with open(self.log_path, "ab") as log:
             self.process = self.mesh.lab.start(
                 self.space, *self.command, "--access-log", self.access_path, *self.last, uid=self.uid,
@@ -134,6 +135,23 @@ class Proxy:
     def wait_idle(self, timeout=15):
         wait_until(lambda: self.open_connections() == 0, timeout,
                    lambda: f"{self.name} idle; open: {self.page('/connections')}")
+
+    def wait_recorded(self, timeout=15):
+        """Until it is idle and the access log, which a thread of its own writes, has a record of each
+        connection since the start. Not where floods are refused at the accept: those are not all recorded."""
+        def recorded():
+            return len(self.access_log()) - self._records_before
+
+        def is_recorded():
+            return (self.open_connections() == 0
+                    and recorded() >= self.metric("postern_connections_closed_total"))
+        wait_until(is_recorded, timeout, lambda: f"{self.name} idle and {recorded()} records those of all; "
+                   f"open: {self.page('/connections')}")
+
+    def count_records(self, timeout=15):
+        """How many records there are once it is idle and all is recorded: what comes later is new."""
+        self.wait_recorded(timeout)
+        return len(self.access_log())
 
     def failures(self):
         return self.page("/failures")

@@ -24,9 +24,17 @@ def tool(program):
     return os.path.join(BUILD, "bin", program)
 
 
+_given_ports = set()
+
+
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """A port that nobody has, and that this did not give before: who got it may not have bound it yet."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 class Program:

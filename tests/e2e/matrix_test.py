@@ -252,7 +252,7 @@ class MatrixTest(harness.MeshTest):
     def records(self, way, since):
         """{(program, family): its records} of the server's proxy after the first `since`."""
         server = self.proxy(way.proxy)
-        server.wait_idle()
+        server.wait_recorded()
         names = {program.port: program.name for program in programs.PROGRAMS.values()}
 
         def read():

@@ -64,8 +64,8 @@ class NoPlaintextTest(harness.MeshTest):
                                                        security="mutual_tls") >= 1, what="mTLS")
         before = self.closed("mesh_downgrade"), self.plaintext()
         self.mesh.owned_file("destinations.yaml", destinations("198.18.9.9"))
-        wait_until(lambda: not self.echo(SERVER[4]), 30, "the file to be read again")
-        self.assertGreater(self.closed("mesh_downgrade"), before[0])
+        wait_until(lambda: not self.echo(SERVER[4]) and self.closed("mesh_downgrade") > before[0], 30,
+                   "the file to be read again")
         self.assertEqual(self.plaintext(), before[1], "not one connection in plaintext")
         socket = self.socket_in(self.mesh)
         seen = json.loads(run(["curl", "-sS", "--unix-socket", socket, "http://x/seen"]).stdout)

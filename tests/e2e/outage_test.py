@@ -13,6 +13,7 @@ import unittest
 import harness
 import lab
 import pki
+import s_client
 from harness import CLIENT_ID, PROXY_UID, SERVER, TRUST_DOMAIN
 from lab import wait_until
 
@@ -52,6 +53,7 @@ class ExpiryTest(harness.MeshTest):
         self.assertNotEqual(churn(self.mesh, 1, check=False).returncode, 0)
         wait_until(lambda: client.metric("postern_connections_closed_total", reason="no_identity")
                    > refused, what="the refusal")
+        client.wait_recorded()
         self.assertEqual(client.access_log()[-1]["reason"], "no_identity")
         self.assertIn("expired", client.failures()[0]["detail"])
         self.mesh.start_issuer()
@@ -250,9 +252,8 @@ class RootsTest(harness.MeshTest):
         # A leaf of today below the expired root.
         pem, key = self.expired.issue("client", f"spiffe://{TRUST_DOMAIN}/client")
         before = self.closed("server", "peer_expired")
-        self.mesh.back.run(
-            "sh", "-c", f"(printf 'hello\\n'; sleep 1) | openssl s_client -connect "
-            f"{harness.SERVER_BACK}:7000 -quiet -no_ign_eof -cert {pem} -key {key}", check=False)
+        s_client.ask("-connect", f"{harness.SERVER_BACK}:7000", "-cert", pem, "-key", key,
+                     prefix=self.mesh.back.prefix())
         wait_until(lambda: self.closed("server", "peer_expired") > before, what="the refusal")
         failure = self.proxy("server").failures()[0]
         self.assertEqual((failure["reason"], failure["x509_depth"]), ("peer_expired", 1), failure)
@@ -272,6 +273,7 @@ class RootsTest(harness.MeshTest):
         self.change_bundle("client", self.old, self.new)
         self.addCleanup(self.change_bundle, "client", self.old, self.expired)
         churn(self.mesh)
+        self.proxy("server").wait_recorded()
         self.assertEqual(self.proxy("server").access_log()[-1]["peer_id"], CLIENT_ID)
 
 
@@ -296,6 +298,7 @@ class CutTest(harness.MeshTest):
         wait_until(lambda: client.metric("postern_connections_closed_total", reason="stale_trust") >= 1,
                    what="the refusal")
         self.assertEqual(client.failures()[0]["reason"], "stale_trust")
+        client.wait_recorded()
         self.assertEqual(client.access_log()[-1]["reason"], "stale_trust")
         self.assertTrue(self.proxy("server").is_ready())
         self.mesh.back.run("ip", "link", "set", "pstn2b", "up")

@@ -238,8 +238,9 @@ class OutboundProxyTest(LoopbackTest):
         self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
         wait_until(lambda: client.metric("postern_connections_closed_total", reason="mtls_required")
                    == 8, 10, "each was counted")
-        records = [one for one in client.access_log() if one["reason"] == "mtls_required"]
-        self.assertIn(f"db.corp.test:{self.site}", [one["destination"] for one in records])
+        wait_until(lambda: f"db.corp.test:{self.site}" in [
+            one["destination"] for one in client.access_log() if one["reason"] == "mtls_required"],
+            10, "the record of one")
         self.assertIn("--require-mtls forbids", client.failures()[0]["detail"])
         for host in ("corp.test", "127.0.0.1"):
             self.assertEqual(self.curl(*self.ways()["socks5h"], f"http://{host}:{self.site}/"),

@@ -75,7 +75,7 @@ class ReauthTest(harness.MeshTest):
             print(f"{stream.blocks} blocks in {LIFETIMES} lifetimes, {renewed:.0f} renewals inside the "
                   f"connection, longest echo {longest * 1000:.0f} ms")
         for proxy in (client, server):
-            proxy.wait_idle()
+            proxy.wait_recorded()
             for reason in ("reset", "reauth_failed", "peer_expired_open", "rejected_by_peer"):
                 self.assertEqual(proxy.metric("postern_connections_closed_total", reason=reason), 0,
                                  f"{proxy.name} {reason}")

@@ -145,7 +145,8 @@ class RestartTest(harness.MeshTest):
         proxy.wait_ready(30)
         self.wait_for_streams()
         self.mesh.client.run("python3", self.mesh.apps, "churn", SERVER[4], "7000", "5")
-        self.assertEqual(self.proxy("server").access_log()[-1]["peer_id"], CLIENT_ID)
+        proxy.wait_recorded()
+        self.assertEqual(proxy.access_log()[-1]["peer_id"], CLIENT_ID)
 
     def wait_for_streams(self):
         """A destination that was never dialled is looked up at the issuer, which needs the stream."""

@@ -24,6 +24,7 @@ import harness
 import lab
 from control import Control
 from lab import wait_until
+from loopback import free_port
 
 TRUST_DOMAIN = "reach.test"
 CLIENTS = 49
@@ -36,12 +37,6 @@ spec:
   action: DENY
   rules: [{from: [{spiffeIds: [%s]}]}]
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Echo:

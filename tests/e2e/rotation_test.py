@@ -14,7 +14,7 @@ from lab import wait_until
 
 LIGHT = 18  # proxies beside the pair: twenty in all
 LONG = 100  # connections through the client, and as many through the light proxies
-FIRST_TUNNEL, FIRST_ADMIN, FIRST_METRICS = 20000, 21000, 22000
+FIRST_TUNNEL, FIRST_ADMIN, FIRST_METRICS = 14000, 14100, 14200
 
 
 class Traffic:

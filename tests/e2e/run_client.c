@@ -124,7 +124,8 @@ static void* rewrite(void* unused) {
   return NULL;
 }
 
-// One thread changes the address while the other connects with it.
+// One thread changes the address while the other connects with it, longer than it is told to where it
+// has not met both yet.
 static void with_race(int seconds) {
   pthread_t rewriter;
   int reached = 0;
@@ -132,7 +133,8 @@ static void with_race(int seconds) {
   shared_address = target;
   pthread_create(&rewriter, NULL, rewrite, NULL);
   const time_t end = time(NULL) + seconds;
-  while (time(NULL) < end) {
+  const time_t limit = end + 20;
+  while (time(NULL) < end || ((reached == 0 || refused == 0) && time(NULL) < limit)) {
     const int fd = new_socket(0);
     if (connect(fd, (struct sockaddr*)&shared_address, sizeof(shared_address)) == 0) {
       reached += echoes(fd);

@@ -237,8 +237,7 @@ class RunTest(harness.MeshTest):
     @contextlib.contextmanager
     def over_mtls(self, count=1):
         """What happens inside comes to the server as mutual TLS of the client."""
-        server = self.proxy("server")
-        before = len(server.access_log())
+        before = (server := self.proxy("server")).count_records()
         yield
         records = wait_until(lambda: len(server.access_log()) >= before + count
                              and server.access_log()[before:], what="the server's records")
@@ -308,7 +307,7 @@ class RunTest(harness.MeshTest):
         digest = self.serve_own_tls()
         # So long a wait for the first bytes would be noticed, and no load makes them late.
         flags = ["--application-tls", f"{OWN_TLS}=pass", "--sniff-timeout", "10s"]
-        before = len(self.proxy("server").access_log())
+        before = self.proxy("server").count_records()
         done = self.run_it(PYTHON, "-c", TLS_CLIENT, SERVER[4], str(OWN_TLS), flags=flags)
         seen, _, said, took = done.stdout.split()
         self.assertEqual((seen, said), (digest, "mine"))
@@ -464,7 +463,7 @@ class RunTest(harness.MeshTest):
         try:
             code = ("import socket, sys\nsock = socket.create_connection((sys.argv[1], 7001))\n"
                     "sock.sendall(bytes(4 << 20))\n")
-            before = len(self.proxy("server").access_log())
+            before = self.proxy("server").count_records()
             self.run_it(PYTHON, "-c", code, SERVER[4])
             record = wait_until(lambda: self.proxy("server").access_log()[before:], what="record")[-1]
             self.assertEqual(record["bytes_from_downstream"], 4 << 20)
@@ -570,8 +569,9 @@ http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b
 
     def mutual_inbound(self):
         with open(self.access, encoding="utf-8") as file:
+            # Not those that came before the command had begun to listen.
             return sum('"direction":"inbound"' in line and '"security":"mutual_tls"' in line
-                       and SERVER_ID in line for line in file)
+                       and SERVER_ID in line and '"reason":"ok"' in line for line in file)
 
     def test_a_command_calls_itself_by_its_own_address(self):
         words = [PYTHON, "-c", CALLS_ITSELF, "127.0.0.1", CLIENT[4], CLIENT[6]]

@@ -487,6 +487,7 @@ void IssuerSource::OnConnection() {
   } else if (mesh_.connected() && refused_last_ == Evidence::kExisting) {
     refused_last_.reset();  // it was lifted: no token is used up for what the certificate gives
   }
+  NoteCertificateTaken();
   sink_.OnSourceChanged();
 }
 

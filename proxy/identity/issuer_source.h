@@ -116,6 +116,7 @@ class IssuerSource final : public Source, private MeshClient::Delegate {
   void PublishIdentity();
   // The issuer takes our certificate no more: what else there is to show is shown at once.
   void OnCertificateRefused(std::string_view why);
+  void NoteCertificateTaken();
 
   bool IsUnix() const;
   bool HoldsUsable() const;  // a certificate that may still be used

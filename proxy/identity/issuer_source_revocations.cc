@@ -64,6 +64,7 @@ void IssuerSource::UseRevocations() {
     OnCertificateRefused(why);
   }
   own_revoked_ = why;
+  NoteCertificateTaken();
 }
 
 // Without a list every revoked peer would be taken for a good one. Of what is known of an issuer,
@@ -105,6 +106,13 @@ void IssuerSource::OnCertificateRefused(std::string_view why) {
                why);
   refused_last_ = Evidence::kExisting;
   Renew();
+}
+
+// A revocation that was lifted is over: the next one of the same certificate is news.
+void IssuerSource::NoteCertificateTaken() {
+  if (mesh_.connected() && own_revoked_.empty()) {
+    given_up_.clear();
+  }
 }
 
 }  // namespace postern::identity

@@ -107,6 +107,11 @@ class FakeIssuer {
     }
     BreakStreams();
   }
+  // It is taken again, as when its revocation was lifted.
+  void TakeAgain(const std::string& serial) {
+    const std::lock_guard lock(mutex_);
+    refused_serials_.erase(serial);
+  }
   // How far its clock is ahead of the real one.
   void SetClockOffset(absl::Duration offset) { Set(clock_offset_, offset); }
 

@@ -47,6 +47,22 @@ TEST_F(RevokedProxyTest, ShowsItsTokenWhenItsStreamIsRefused) {
   EXPECT_TRUE(RunUntil(*loop_, [&] { return manager_->status().issuer_connected; }));
 }
 
+TEST_F(RevokedProxyTest, ShowsItsTokenAtOnceAlsoWhenItIsRefusedASecondTime) {
+  ASSERT_TRUE(StartAndConnect());
+  const std::string serial = issuer_.serials()[0];
+  // Whatever it shows at first is answered with a minute's pause, longer than this test.
+  issuer_.FailCertify(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "busy"));
+  issuer_.SetRetryAfter(60'000);
+  issuer_.Refuse(serial);
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return manager_->status().renewals_failed == 1; }));
+  issuer_.TakeAgain(serial);
+  ASSERT_TRUE(RunUntil(*loop_, [&] { return manager_->status().issuer_connected; }));
+  issuer_.FailCertify(std::nullopt);
+  GiveToken();
+  issuer_.Refuse(serial);
+  EXPECT_TRUE(Gets(2));
+}
+
 TEST_F(RevokedProxyTest, ShowsItsTokenWhenItReadsOfItInTheList) {
   ASSERT_TRUE(StartAndConnect());
   GiveToken();

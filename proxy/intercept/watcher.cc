@@ -23,6 +23,8 @@ constexpr milliseconds kLongestQuiet{500};  // but the first one counts
 // Two that put back each other's rules do not fill the machine with it.
 constexpr milliseconds kBetweenMends{1000};
 constexpr milliseconds kMonitorAgain{5000};
+// It does not say when it listens: what changed while it started is found by another look.
+constexpr milliseconds kMonitorListens{3000};
 constexpr size_t kToldAtMost = 20;
 
 milliseconds Since(std::chrono::steady_clock::time_point then) {
@@ -45,7 +47,9 @@ void Watcher::Run(int stop, const std::function<void()>& on_look) {
     OpenMonitor();  // before the look: what happens after it is not missed
     Look();
     on_look();
-    if (AwaitChange(stop, Patience())) {
+    const milliseconds patience = Patience();
+    fresh_monitor_ = false;
+    if (AwaitChange(stop, patience)) {
       break;
     }
     AwaitQuiet();
@@ -101,7 +105,11 @@ void Watcher::Say(const std::vector<std::string>& differences) {
 }
 
 milliseconds Watcher::Patience() const {
-  return pending_ ? std::max(kBetweenMends - Since(mended_), milliseconds(1)) : options_.interval;
+  if (pending_) {
+    return std::max(kBetweenMends - Since(mended_), milliseconds(1));
+  }
+  return fresh_monitor_ ? std::min<milliseconds>(options_.interval, kMonitorListens)
+                        : options_.interval;
 }
 
 // Without it the interval still holds.
@@ -116,6 +124,7 @@ void Watcher::OpenMonitor() {
     return;
   }
   monitor_ = *std::move(started);
+  fresh_monitor_ = true;
   monitor_->input.Close();
   fcntl(monitor_->output.get(), F_SETFL, O_NONBLOCK);
   fcntl(monitor_->error.get(), F_SETFL, O_NONBLOCK);

@@ -63,6 +63,7 @@ class Watcher {
   SteadyClock::time_point mended_;
   std::vector<std::string> told_;  // the differences, or the error, that were told last
   bool pending_ = false;           // differences that had to wait
+  bool fresh_monitor_ = false;     // one that may not listen yet
 };
 
 }  // namespace postern::intercept

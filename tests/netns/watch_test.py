@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -117,10 +118,10 @@ class DiffTest(RulesTest):
 
 
 class WatchTest(RulesTest):
-    def watch(self, *flags):
+    def watch(self, *flags, wrap=()):
         log = tempfile.NamedTemporaryFile("w+", prefix="pstn-watch-")
         self.addCleanup(log.close)
-        process = self.lab.start(self.space, POSTERN, "intercept", "watch", "--proxy-uid", PROXY_UID,
+        process = self.lab.start(self.space, *wrap, POSTERN, "intercept", "watch", "--proxy-uid", PROXY_UID,
                                  *flags, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.log_path = log.name
         lab.wait_until(lambda: "watching" in self.log(), what=self.log)
@@ -133,8 +134,8 @@ class WatchTest(RulesTest):
     def wait_whole(self, *flags, timeout=5):
         lab.wait_until(lambda: self.diff(*flags).returncode == 0, timeout, self.log, 0.1)
 
-    def wait_told(self, text, count=1):
-        lab.wait_until(lambda: self.log().count(text) >= count, 5, self.log)
+    def wait_told(self, text, count=1, timeout=5):
+        lab.wait_until(lambda: self.log().count(text) >= count, timeout, self.log)
 
     def test_sets_the_rules_and_puts_them_back_as_soon_as_nft_tells_of_their_end(self):
         self.watch("--interval", "1h", "--fail-closed")
@@ -150,6 +151,23 @@ class WatchTest(RulesTest):
         self.wait_told("are in force again")
         self.delete_rule("outbound", "loop guard, by uid")
         self.wait_told("- chain outbound: 'loop guard, by uid'")
+        self.wait_whole()
+
+    def test_finds_what_changes_before_nfts_monitor_listens(self):
+        directory = tempfile.TemporaryDirectory(prefix="pstn-watch-")
+        self.addCleanup(directory.cleanup)
+        nft = os.path.realpath(shutil.which("nft", path=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+        real, slow = shutil.copy(nft, f"{directory.name}/real"), f"{directory.name}/slow"
+        with open(slow, "w", encoding="ascii") as script:
+            script.write(f'#!/bin/sh\ncase "$*" in *monitor*) sleep 2 ;; esac\nexec {real} "$@"\n')
+        os.chmod(slow, 0o755)
+        # Seen by this one alone.
+        mount = f'{" ".join(lab.PRIVATE_MOUNTS)} && mount --bind {slow} {nft} && exec "$@"'
+        self.watch("--interval", "1h", wrap=["unshare", "--mount", "--propagation", "unchanged", "sh",
+                                             "-c", mount, "sh"])
+        self.wait_told("are in force again")
+        self.delete_rule("outbound", "loop guard, by uid")
+        self.wait_told("- chain outbound: 'loop guard, by uid'", timeout=20)
         self.wait_whole()
 
     def test_finds_by_its_interval_what_nft_does_not_tell(self):

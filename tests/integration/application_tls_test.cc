@@ -30,7 +30,9 @@ class ApplicationTlsTest : public OutboundInterceptionTest {
           RawTls tls(std::move(socket), {.certificate = &db_, .server = true});
           const std::string got = tls.Read(4096);
           tls.Send(got.size() > 3 && got[0] == 0x16 ? "wrapped hello" : "mTLS: " + got);
-        }) {}
+        }) {
+    proxy_.config.sniff_timeout = seconds(10);  // a busy machine makes nobody silent
+  }
 
   // The mesh's end of `destination` stands somewhere else, as behind a proxy.
   void PutIntoMesh(const net::SocketAddress& destination) {
@@ -83,7 +85,6 @@ TEST_F(ApplicationTlsTest, IsPassedOnAlsoWhenItCameBeforeTheIssuersAnswer) {
   PutIntoMesh(Loopback(own_tls_.port()));
   directory_.Hold(destination_);
   proxy_.config.application_tls[own_tls_.port()] = ApplicationTls::kPass;
-  proxy_.config.sniff_timeout = seconds(10);
   Start();
   Socket socket = Connect();
   ASSERT_TRUE(Await([&] { return directory_.IsAwaited(destination_); }));

@@ -50,7 +50,7 @@ TEST(DrainTest, GoesOnAcceptingDuringTheDelayAndRefusesAfterIt) {
   held.Send("x");
   held.ReadExactly(1);
   std::atomic<bool> done = false;
-  pair.server.worker().Drain(milliseconds(300), seconds(30), [&] { done = true; });
+  pair.server.worker().Drain(seconds(2), seconds(30), [&] { done = true; });
   Socket during = pair.Connect();
   during.Send("y");
   EXPECT_EQ(during.ReadExactly(1), "y");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,7 +19,11 @@ namespace postern::testing {
 // were going.
 class InboundInterceptionTest : public ::testing::Test {
  protected:
-  InboundInterceptionTest() : web_(ca_.Mint(kWeb)) {}
+  InboundInterceptionTest() : web_(ca_.Mint(kWeb)) {
+    // A busy machine makes no client a silent one; where that is what is tested, it is set
+    // otherwise.
+    proxy_.config.sniff_timeout = std::chrono::seconds(10);
+  }
 
   void Start(const Server::Serve& serve, config::PeerMode mode) {
     Serve(serve);

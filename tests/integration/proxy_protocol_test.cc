@@ -216,6 +216,9 @@ TEST_F(ProxyProtocolTunnelTest, AHeaderOfTheClientIsNotTakenForOurs) {
 
 class ProxyProtocolInterceptionTest : public ::testing::Test {
  protected:
+  ProxyProtocolInterceptionTest() {
+    proxy_.config.sniff_timeout = std::chrono::seconds(10);  // a busy machine makes nobody silent
+  }
   void Start(PeerMode mode, const std::string& greeting = "") {
     app_ = std::make_unique<HeaderApplication>(greeting);
     server_ = std::make_unique<Server>(app_->Serve());

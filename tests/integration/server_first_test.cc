@@ -3,6 +3,7 @@
 // learned of a port spares the next client the wait, and a member of the mesh never gets plaintext.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <string>
@@ -22,6 +23,9 @@ using telemetry::PlaintextReason;
 using telemetry::Security;
 
 constexpr std::string_view kGreeting = "220 ready\r\n";
+// A wait that a busy machine does not make by itself, and what is below it for certain.
+constexpr milliseconds kLongWait{2000};
+constexpr milliseconds kSpared{1500};
 const base::IpAddress kHere = base::IpAddress::Parse("127.0.0.1").value();
 
 void GreetAndEcho(Socket socket) {
@@ -31,6 +35,7 @@ void GreetAndEcho(Socket socket) {
 
 class ServerFirstTest : public InboundInterceptionTest {
  protected:
+  ServerFirstTest() { proxy_.config.sniff_timeout = config::ProxyConfig().sniff_timeout; }
   // From the connect to the first byte of the greeting.
   milliseconds TimeToGreeting() {
     const auto began = steady_clock::now();
@@ -53,32 +58,38 @@ class ServerFirstTest : public InboundInterceptionTest {
 // few tries is what the proxy makes a client wait.
 TEST_F(ServerFirstTest, AGreetingIsThereWithinATenthOfASecondWithoutAnyDeclaration) {
   Start(&GreetAndEcho, PeerMode::kPermissive);
-  EXPECT_LT(TimeToGreeting(), milliseconds(100));
-  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), 1U);
+  milliseconds least = TimeToGreeting();
+  uint64_t tries = 1;
+  for (; tries < 10 && least >= milliseconds(100); ++tries) {
+    Serve(&GreetAndEcho);  // at another port, of which nothing is known
+    least = std::min(least, TimeToGreeting());
+  }
+  EXPECT_LT(least, milliseconds(100));
+  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), tries);
 }
 
 TEST_F(ServerFirstTest, TheNextClientOfThatPortDoesNotWaitAtAll) {
-  proxy_.config.sniff_timeout = milliseconds(500);
+  proxy_.config.sniff_timeout = kLongWait;
   Start(&GreetAndEcho, PeerMode::kPermissive);
-  EXPECT_GE(TimeToGreeting(), milliseconds(400)) << "the wait that shows whether it is spared";
+  EXPECT_GE(TimeToGreeting(), kSpared) << "the wait that shows whether it is spared";
   for (int i = 0; i < 3; ++i) {
-    EXPECT_LT(TimeToGreeting(), milliseconds(400));
+    EXPECT_LT(TimeToGreeting(), kSpared);
   }
   EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), 4U);
 }
 
 TEST_F(ServerFirstTest, WhatWasLearnedIsSharedByTheWorkers) {
   proxy_.config.workers = 2;
-  proxy_.config.sniff_timeout = milliseconds(500);
+  proxy_.config.sniff_timeout = kLongWait;
   Start(&GreetAndEcho, PeerMode::kPermissive);
   TimeToGreeting();
   for (int i = 0; i < 8; ++i) {  // whichever worker accepts it
-    EXPECT_LT(TimeToGreeting(), milliseconds(400));
+    EXPECT_LT(TimeToGreeting(), kSpared);
   }
 }
 
 TEST_F(ServerFirstTest, MeshAndPlaintextClientsMixOnOnePort) {
-  proxy_.config.sniff_timeout = milliseconds(500);
+  proxy_.config.sniff_timeout = kLongWait;
   Start(&GreetAndEcho, PeerMode::kPermissive);
   // All of them have one address here: without a member before them, the first would have to be
   // quicker than the greeting.
@@ -86,7 +97,7 @@ TEST_F(ServerFirstTest, MeshAndPlaintextClientsMixOnOnePort) {
   TimeToGreeting();
   for (int i = 0; i < 10; ++i) {
     EXPECT_EQ(MeshEcho("mesh"), "mesh");
-    EXPECT_LT(TimeToGreeting(), milliseconds(400));
+    EXPECT_LT(TimeToGreeting(), kSpared);
   }
   EXPECT_EQ(proxy_.Secured(Security::kMutualTls), 11U);
   EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kServerFirst), 11U);
@@ -148,6 +159,7 @@ TEST_F(ServerFirstTest, AClientThatTurnsOutToBeAMemberIsWaitedFor) {
 }
 
 TEST_F(ServerFirstTest, AnUnknownClientsHelloAfterTheGreetingIsResetAndCounted) {
+  proxy_.config.sniff_timeout = kLongWait;
   Start(&GreetAndEcho, PeerMode::kPermissive);
   Socket socket = Connect();
   EXPECT_EQ(socket.ReadExactly(kGreeting.size()), kGreeting);
@@ -283,6 +295,7 @@ TEST_F(ServerFirstTest, ASkippedPortAsksNoPolicy) {
 }
 
 TEST_F(ServerFirstTest, TheTimeUntilItIsKnownWhoSpeaksIsMeasured) {
+  proxy_.config.sniff_timeout = kLongWait;
   Start(&GreetAndEcho, PeerMode::kPermissive);
   MeshEcho("x");
   TimeToGreeting();

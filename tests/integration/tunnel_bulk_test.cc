@@ -2,8 +2,11 @@
 // Much data, both ways at once, through buffers of every size: not one byte lost, doubled or moved.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/testing/proxy_fixture.h"
 
@@ -83,15 +86,17 @@ TEST(TunnelBulkTest, AnswersSmallMessagesAtOnce) {
   ProxyPair pair(&Echo);
   pair.Start();
   Socket socket = pair.Connect();
-  const auto began = std::chrono::steady_clock::now();
+  std::vector<std::chrono::steady_clock::duration> took;
   for (int i = 0; i < 200; ++i) {
+    const auto began = std::chrono::steady_clock::now();
     ASSERT_TRUE(socket.Send("a"));
     ASSERT_TRUE(socket.Send("b"));
     ASSERT_EQ(socket.ReadExactly(2), "ab");
+    took.push_back(std::chrono::steady_clock::now() - began);
   }
-  const auto took = std::chrono::steady_clock::now() - began;
-  // Nagle against delayed acknowledgements would cost 40 ms each, 8 s in all.
-  EXPECT_LT(took, std::chrono::seconds(4));
+  // Nagle against delayed acknowledgements would cost 40 ms each; a busy machine makes some slow.
+  std::sort(took.begin(), took.end());
+  EXPECT_LT(took[took.size() / 2], std::chrono::milliseconds(30));
 }
 
 }  // namespace

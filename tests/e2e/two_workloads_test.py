@@ -125,10 +125,18 @@ class SliceTest(unittest.TestCase):
         self.slice = os.path.join(CGROUPS, f"pstn{os.getpid()}.slice")
         self.service = os.path.join(self.slice, "app.service")
         os.makedirs(self.service)
-        self.addCleanup(os.rmdir, self.slice)
-        self.addCleanup(os.rmdir, self.service)
+        for path in (self.slice, self.service):
+            self.addCleanup(wait_until, lambda path=path: self.is_removed(path), 10, path)
         self.listener = there.listen(SERVER[4], 8080)
         self.addCleanup(self.listener.close)
+
+    @staticmethod
+    def is_removed(path):
+        """A process that has been waited for may be in its group for a moment more."""
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+            return True
+        return False
 
     def up(self, flag):
         words = ["--proxy-uid", str(PROXY_UID), "--fail-closed", flag, os.path.basename(self.slice)]

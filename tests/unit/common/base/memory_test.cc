@@ -55,8 +55,8 @@ TEST(MemoryTest, LetsGoOfPagesThatOnlyTheStartNeeded) {
 
 // Data that was relocated or written must be what it was: a lost page would crash in here.
 TEST(MemoryTest, GoesOnAfterwards) {
-  static std::string written = "written";
-  written += " again";
+  static std::string written = "relocated";
+  written = "written again";  // each time, also where the cases are repeated
   for (int round = 0; round < 3; ++round) {
     GiveBackStartMemory();
     const std::unique_ptr<std::istream> relocated =

@@ -337,6 +337,7 @@ class StateTest(harness.MeshTest):
     def test_a_key_that_others_can_read_is_refused_with_the_mend(self):
         client = self.proxy("client")
         self.assertEqual(client.stop(), 0)
+        self.addCleanup(client.wait_ready)  # last: the next case needs it
         self.addCleanup(client.start)
         for name in ("key.pem", "svid.pem"):
             path = os.path.join(self.mesh.path("client.state"), name)

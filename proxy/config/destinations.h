@@ -26,6 +26,11 @@ struct EndpointSpec {
   bool operator==(const EndpointSpec&) const = default;
 };
 
+// Who stands at the endpoints of a destination: what takes mTLS for the application, which may be
+// another port or host than the application's own (--destinations); or the workloads of a service,
+// each at an address of its own, where its application's own TLS comes as well.
+enum class EndpointsAre : uint8_t { kForMtls, kWorkloads };
+
 // What is known of one address or name of the mesh: whom to expect there and where to dial. A
 // value.
 struct MeshDestination {
@@ -33,6 +38,7 @@ struct MeshDestination {
   // Where to dial, each as good as the next; empty: what was asked for.
   std::vector<EndpointSpec> endpoints = {};
   std::shared_ptr<const x509::PeerPins> pins = nullptr;  // beyond the bundle; null: none
+  EndpointsAre endpoints_are = EndpointsAre::kForMtls;
 
   bool operator==(const MeshDestination&) const = default;  // pins: the same object
 };

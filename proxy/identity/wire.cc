@@ -96,6 +96,7 @@ bool AddEndpoint(const v1::Endpoint& endpoint, config::MeshDestination& destinat
       return false;
     }
     place.ip = *connect;
+    destination.endpoints_are = config::EndpointsAre::kWorkloads;
   }
   place.port = static_cast<uint16_t>(endpoint.connect_port());
   if (std::find(destination.endpoints.begin(), destination.endpoints.end(), place) ==

@@ -116,17 +116,20 @@ void OutboundSession::NotInMesh() {
 }
 
 // The one place that says whether bytes may go to this destination outside of mTLS. Of a name's
-// addresses each may be dialled, and what holds for the name holds for each of them.
+// addresses, and of a service's places, each may be dialled, and what holds for the name or the
+// service holds for each of them.
 std::optional<base::Failure> OutboundSession::RefusesPlaintext() const {
   const auto covers = [this](const net::SocketAddress& address) {
     return !address.is_unix() && worker().config().require_mtls.Covers(address.ip());
   };
+  const auto covers_one = [&covers](const auto& several) {
+    return std::ranges::any_of(several, [&](const auto& one) { return covers(one.address); });
+  };
   const bool by_name = request_ != nullptr && !request_->addresses.empty();
   const bool banned =
       by_name ? worker().config().require_mtls.CoversName(request_->reader.destination().name) ||
-                    std::any_of(request_->addresses.begin(), request_->addresses.end(),
-                                [&](const Candidate& one) { return covers(one.address); })
-              : covers(destination_);
+                    covers_one(request_->addresses)
+              : covers(destination_) || covers(dial_) || covers_one(places_);
   const std::string what = request_ != nullptr ? AskedFor() : destination_.ToString();
   base::Failure failure;
   failure.side = Side::kUpstream;
@@ -147,6 +150,7 @@ std::optional<base::Failure> OutboundSession::RefusesPlaintext() const {
 void OutboundSession::InMesh(const config::MeshDestination& destination, const Place& asked) {
   expected_ = destination.expected;
   pins_ = destination.pins;
+  endpoints_are_ = destination.endpoints_are;
   if (destination.endpoints.empty()) {
     places_ = asked.name.empty() ? std::vector<Place>() : std::vector<Place>{asked};
     dial_ = asked.address;
@@ -200,6 +204,10 @@ void OutboundSession::OnFirstBytesKnown() {
     NeedIdentity();
     return;
   }
+  if (endpoints_are_ == config::EndpointsAre::kForMtls) {
+    places_.clear();
+    dial_ = destination_;  // the application itself, not what takes mTLS for it
+  }
   // --outbound-default is about what is not in the mesh; this destination is.
   if (std::optional<base::Failure> banned = RefusesPlaintext();
       banned.has_value() && banned->reason == CloseReason::kMtlsRequired) {
@@ -207,8 +215,6 @@ void OutboundSession::OnFirstBytesKnown() {
     return;
   }
   carries_ = Carries::kUnseen;
-  places_.clear();
-  dial_ = destination_;  // the application itself, not what takes mTLS for it
   Connect();
 }
 

@@ -91,6 +91,7 @@ class OutboundSession final : public Session {
   std::unique_ptr<OutboundRequest> request_;  // of an outbound proxy port's client
   std::unique_ptr<PlaceFinder> name_finder_;
   Carries carries_ = Carries::kMeshTls;
+  config::EndpointsAre endpoints_are_ = config::EndpointsAre::kForMtls;
   ConnectOutcome outcome_;  // of a connection that is handed over
 };
 

@@ -7,9 +7,11 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import unittest
 
 import harness
+import lab
 from harness import SERVER, SERVER_BACK, SERVER_ID
 from lab import wait_until
 from loopback import Issuer, LoopbackTest, Proxy, free_port
@@ -126,6 +128,75 @@ class InterceptedServiceTest(harness.MeshTest):
                           (f"[{SERVICE6}]:{PORT}", f"[{SERVER[6]}]:7000", "mutual_tls", SERVER_ID)})
         self.assertGreater(client.metric("postern_endpoint_retries_total", reason="connect_failed"), 0)
         self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
+
+
+class ServiceWithOwnTlsTest(harness.MeshTest):
+    """A service at two workloads whose application speaks TLS, which the client's proxy passes on."""
+
+    OWN_TLS = 7443
+
+    @classmethod
+    def make_mesh(cls):
+        mesh = harness.Mesh()
+        cls.addClassCleanup(mesh.close)
+        for name, space, issuer, address in (("server", mesh.server, "198.18.3.2", SERVER[4]),
+                                             ("second", mesh.back, "127.0.0.1", "198.18.2.2")):
+            mesh.add_workload(
+                name, space, issuer, "--port-mode", f"{cls.OWN_TLS}=permissive", "--drain-delay", "0",
+                entry=["--address", address, "--service", f"{SERVICE}:{PORT}={cls.OWN_TLS}"],
+                intercept=("--exclude-inbound-port", "15012"))
+            cls.serve_tls(mesh, name, space)
+        mesh.add_workload("client", mesh.client, "198.18.2.2", "--application-tls", f"{PORT}=pass")
+        mesh.client.run("ip", "route", "add", f"{SERVICE}/32", "via", SERVER[4])
+        for proxy in mesh.proxies.values():
+            proxy.wait_ready()
+        return mesh
+
+    @classmethod
+    def serve_tls(cls, mesh, name, space):
+        """An https server with a certificate of the service's own, that says its name at /who."""
+        root, pem, key = (mesh.path(f"{name}.{what}") for what in ("www", "pem", "key"))
+        os.makedirs(root)
+        with open(os.path.join(root, "who"), "w", encoding="ascii") as file:
+            file.write(name)
+        lab.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                 "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext",
+                 f"subjectAltName=IP:{SERVICE}", "-keyout", key, "-out", pem])
+        mesh.lab.start(space, "openssl", "s_server", "-4", "-accept", str(cls.OWN_TLS), "-cert", pem,
+                       "-key", key, "-WWW", cwd=root, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def answers():
+            with contextlib.suppress(OSError):
+                space.connect("127.0.0.1", cls.OWN_TLS).close()
+                return True
+        wait_until(answers, what=f"the application of {name}")
+
+    def ask(self):
+        """Who answered at the service, by a certificate that is good for the service's address."""
+        trusted = self.mesh.path("trusted.pem")
+        with open(trusted, "w", encoding="ascii") as into:
+            for name in ("server", "second"):
+                with open(self.mesh.path(f"{name}.pem"), encoding="ascii") as pem:
+                    into.write(pem.read())
+        return self.mesh.client.run("curl", "-sS", "--fail", "--max-time", "20", "--cacert", trusted,
+                                    f"https://{SERVICE}:{PORT}/who").stdout
+
+    def test_an_applications_own_tls_reaches_each_place_and_goes_past_one_that_is_away(self):
+        wait_until(lambda: {self.ask() for _ in range(4)} == {"server", "second"}, 30, "both places")
+        client = self.proxy("client")
+        record = wait_until(client.access_log, what="a record")[-1]
+        self.assertEqual((record["destination"], record["security"]),
+                         (f"{SERVICE}:{PORT}", "application_tls"))
+        for name in ("server", "second"):
+            wait_until(lambda one=name: self.proxy(one).metric(
+                "postern_plaintext_connections_total", reason="application_tls") > 0, what=name)
+
+        self.proxy("second").kill()
+        retried = client.metric("postern_endpoint_retries_total", reason="connect_failed")
+        self.assertEqual([self.ask() for _ in range(12)], ["server"] * 12)
+        self.assertGreater(
+            client.metric("postern_endpoint_retries_total", reason="connect_failed"), retried)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "tests/integration/inbound_fixture.h"
 #include "tests/integration/outbound_fixture.h"
@@ -79,6 +80,71 @@ TEST_F(ApplicationTlsTest, IsPassedOnUntouchedWhereThePortSaysSo) {
   ASSERT_TRUE(proxy_.AwaitIdle());
   const std::string log = proxy_.AccessLog();
   EXPECT_NE(log.find("\"application_alpn\":\"h2\""), std::string::npos) << log;
+}
+
+// Nobody has the address of a service; its workloads have theirs.
+class ServiceTlsTest : public ApplicationTlsTest {
+ protected:
+  void Serve(const std::vector<uint16_t>& places) {
+    config::MeshDestination service = Expecting(kDb);
+    service.endpoints_are = config::EndpointsAre::kWorkloads;
+    for (const uint16_t place : places) {
+      service.endpoints.push_back({Loopback(place).ip(), "", place});
+    }
+    destination_ = net::SocketAddress(base::IpAddress::Parse("198.18.7.7").value(), kPort);
+    directory_.Set(destination_, service);
+    proxy_.config.application_tls[kPort] = ApplicationTls::kPass;
+  }
+  std::string Ask() {
+    RawTls peer(Connect(), {.alpn = "h2"});
+    if (!peer.ok()) {
+      return "";
+    }
+    peer.Send("mine");
+    return peer.ReadExactly(9);
+  }
+  static constexpr uint16_t kPort = 5432;
+};
+
+TEST_F(ServiceTlsTest, IsPassedOnToAPlaceOfTheService) {
+  Serve({own_tls_.port()});
+  Start();
+  EXPECT_EQ(Ask(), "own: mine") << proxy_.Reasons();
+  EXPECT_EQ(proxy_.Secured(Security::kApplicationTls), 1U);
+}
+
+TEST_F(ServiceTlsTest, GoesOnToAnotherPlaceWhereNobodyListens) {
+  uint16_t gone = 0;
+  {
+    const Server ended(&Echo);
+    gone = ended.port();
+  }
+  Serve({own_tls_.port(), gone});
+  Start();
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(Ask(), "own: mine") << proxy_.Reasons();
+  }
+  const auto& retries = proxy_.worker().metrics().endpoint_retries;
+  EXPECT_GE(retries[static_cast<size_t>(CloseReason::kConnectFailed)].value(), 1U)
+      << "chance has never picked it in twenty connections";
+  EXPECT_EQ(proxy_.Plaintext(PlaintextReason::kApplicationTls), 20U);
+}
+
+TEST_F(ServiceTlsTest, IsNotPassedOnWhereAPlaceRequiresMutualTls) {
+  Serve({own_tls_.port(), mesh_.port()});
+  ASSERT_TRUE(proxy_.config.require_mtls.Add("127.0.0.0/8").ok());
+  Start();
+  EXPECT_EQ(Ask(), "");
+  EXPECT_TRUE(proxy_.AwaitClosed(CloseReason::kMtlsRequired)) << proxy_.Reasons();
+  EXPECT_EQ(own_tls_.accepted() + mesh_.accepted(), 0);
+}
+
+TEST_F(ServiceTlsTest, WhatIsNoTlsIsWrappedAsEver) {
+  Serve({mesh_.port()});
+  Start();
+  Socket socket = Connect();
+  socket.Send("plain");
+  EXPECT_EQ(socket.ReadExactly(11), "mTLS: plain");
 }
 
 TEST_F(ApplicationTlsTest, IsPassedOnAlsoWhenItCameBeforeTheIssuersAnswer) {

@@ -89,6 +89,7 @@ TEST(WireTest, DialsWhereTheRecordSays) {
   ASSERT_EQ(destination->endpoints.size(), 1U);
   EXPECT_EQ(destination->endpoints[0].ip->ToString(), "192.0.2.9");
   EXPECT_EQ(destination->endpoints[0].port, 8443);
+  EXPECT_EQ(destination->endpoints_are, config::EndpointsAre::kWorkloads);
 }
 
 TEST(WireTest, KeepsEachPlaceToDialOnce) {

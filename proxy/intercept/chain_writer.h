@@ -99,6 +99,7 @@ void RenderProbe(ChainWriter& writer, const InterceptConfig& config);
 void RenderInbound(ChainWriter& writer, const InterceptConfig& config);
 void RenderOutbound(ChainWriter& writer, const InterceptConfig& config);
 void RenderInboundFromThisHost(ChainWriter& writer, const InterceptConfig& config);
+void RenderOwnWorkload(ChainWriter& writer, const InterceptConfig& config);
 void RenderFilters(ChainWriter& writer, const InterceptConfig& config);
 void RenderTproxy(ChainWriter& writer, const InterceptConfig& config);
 void RenderClosed(ChainWriter& writer, const InterceptConfig& config);

@@ -136,6 +136,28 @@ void RenderInboundFromThisHost(ChainWriter& writer, const InterceptConfig& confi
   RedirectToInbound(writer, config, kChain, kLocalRedirectComment);
 }
 
+// A service that the application dials may lead to the application itself. Its proxy says so of the
+// connection, which then comes to it like one of any other client; what it dials when it takes a
+// client in, it says nothing of.
+void RenderOwnWorkload(ChainWriter& writer, const InterceptConfig& config) {
+  constexpr std::string_view kChain = "own_workload";
+  writer.BaseChain(kChain, "nat", "output", kTranslation);
+  writer.LeaveAllButNewTcp(kChain);
+  writer.Rule(
+      kChain, "another connection",
+      {Match("!=", Meta("priority"), base::StrCat("0:", kOwnWorkloadPriority)), Verdict("return")});
+  writer.LeaveLoopback(kChain);
+  writer.Rule(kChain, "goes to another host", {Local("!=", "daddr"), Verdict("return")});
+  writer.LeaveOwnPorts(kChain, "dport");
+  writer.LeavePorts(kChain, "excluded ports", "dport", config.exclude_inbound_ports);
+  writer.LeaveRanges(kChain, "excluded sources", "saddr", config.exclude_inbound_cidrs);
+  for (const Who& proxy : TheProxy(config)) {
+    writer.Rule(kChain, base::StrCat(kOwnWorkloadComment, ", ", proxy.how),
+                Statements{word::Tcp()} + WithinPorts("dport", config.inbound_ports) +
+                    Statements{proxy.match, Counter(), word::Redirect(config.inbound_port)});
+  }
+}
+
 // Packets that conntrack calls invalid are not translated: they would reach the application's
 // socket, or leave with the proxy's port, and the other end would answer with a reset.
 void RenderFilters(ChainWriter& writer, const InterceptConfig& config) {

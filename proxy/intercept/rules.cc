@@ -77,6 +77,9 @@ json Chains(const InterceptConfig& config) {
   if (config.inbound && !TheApplication(config).empty()) {
     RenderInboundFromThisHost(writer, config);
   }
+  if (config.inbound) {
+    RenderOwnWorkload(writer, config);
+  }
   RenderFilters(writer, config);
   if (config.fail_closed) {
     RenderClosed(writer, config);

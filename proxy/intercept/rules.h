@@ -89,6 +89,11 @@ std::vector<uint16_t> PortsNeverTaken(const InterceptConfig& config);
 // in force: they lead its own connections to this port back to the outbound port.
 uint16_t ProbePort(uint16_t outbound_port);
 
+// The SO_PRIORITY with which the proxy dials its own workload for an application, which needs no
+// privilege. Rules lead such a connection to the inbound port, as anybody else's; the proxy's other
+// connections to its own host they leave alone.
+inline constexpr uint8_t kOwnWorkloadPriority = 5;
+
 // The table that holds the rules: "postern" or "postern_NAME".
 std::string TableName(const std::string& name);
 
@@ -127,6 +132,7 @@ absl::Status CompareTables(const TableState& wanted, const TableState& found);
 inline constexpr std::string_view kOutboundRedirectComment = "outbound: to the proxy";
 inline constexpr std::string_view kInboundRedirectComment = "inbound: to the proxy";
 inline constexpr std::string_view kLocalRedirectComment = "inbound from this host: to the proxy";
+inline constexpr std::string_view kOwnWorkloadComment = "the proxy dials its own workload";
 inline constexpr std::string_view kUdpComment = "outbound UDP: counted, not carried";
 inline constexpr std::string_view kProbeComment = "the proxy sees that rules are in force";
 inline constexpr std::string_view kBackComment = "answers to a client: back to the proxy";

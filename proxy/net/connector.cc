@@ -80,6 +80,11 @@ void Connector::Attempt::Open(const ConnectOptions& options) {
     FinishLater(ErrnoStatus(errno, "SO_MARK (needs CAP_NET_ADMIN)"));
     return;
   }
+  if (const int priority = options.priority;
+      priority != 0 && setsockopt(*fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof(priority)) != 0) {
+    FinishLater(ErrnoStatus(errno, "SO_PRIORITY"));
+    return;
+  }
   if (options.client != nullptr && !target.is_unix() &&
       options.client->is_v4() == target.ip().is_v4()) {
     if (absl::Status bound = BindAsClient(*fd, *options.client); !bound.ok()) {

@@ -14,8 +14,9 @@
 namespace postern::net {
 
 struct ConnectOptions {
-  uint32_t mark = 0;  // SO_MARK, so that interception rules pass it; 0 none
-  bool near = false;  // the target is on this host: see TakeAtOnce
+  uint32_t mark = 0;     // SO_MARK, so that interception rules pass it; 0 none
+  uint8_t priority = 0;  // SO_PRIORITY up to 6, which rules can tell connections by; 0 none
+  bool near = false;     // the target is on this host: see TakeAtOnce
   // Connect from this address, which is not this host's (tproxy): see BindAsClient. Of the target's
   // family, else it is not heeded. Null: from this host's own. Outlives the attempts.
   const base::IpAddress* client = nullptr;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "proxy/intercept/socket_table.h"
 #include "proxy/session/clock_notes.h"
 #include "proxy/session/plain_transport.h"
 
@@ -263,8 +264,36 @@ void OutboundSession::Connect() {
   }
 }
 
+// A service of the workload's own, or an address of its own that a client asked for. Who is of its
+// identity at an address of this host is taken for the workload itself, but for the proxy's own
+// listeners, where it is served as anybody. A tunnel goes where its config says.
+bool OutboundSession::IsOwnWorkload(const net::SocketAddress& address) const {
+  if (worker().config().intercept == config::InterceptMode::kNone || via().tunnel != nullptr ||
+      worker().identity == nullptr || address.is_unix() || address.ip().IsLoopback()) {
+    return false;
+  }
+  const x509::SpiffeId& own = worker().identity->svid().id();
+  return std::ranges::any_of(expected_, [&](const auto& one) { return one.Matches(own); }) &&
+         IsLocalAddress(address.ip()) && !worker().own.Contains(address);
+}
+
+// Rules of an older release, or of somebody else, do not lead it to this proxy: then the end that
+// was dialled is there.
+bool OutboundSession::IsPastOwnProxy(const net::Stream& connected) const {
+  const absl::StatusOr<net::SocketAddress> from = connected.LocalAddress();
+  return from.ok() && intercept::HasTcpConnection(upstream_address(), *from).value_or(false);
+}
+
 void OutboundSession::OnConnected(std::unique_ptr<net::Stream> stream) {
   name_finder_.reset();
+  if (HasAnotherPlace() && IsOwnWorkload(upstream_address()) && IsPastOwnProxy(*stream)) {
+    FailOver(FailureOf(
+        CloseReason::kConnectFailed, Side::kUpstream,
+        absl::UnavailableError(base::StrCat(
+            upstream_address().ToString(),
+            " is this workload, and no rule leads there through its proxy (postern intercept)"))));
+    return;
+  }
   if (carries_ == Carries::kMeshTls) {
     Handshake(std::move(stream));
     return;

@@ -78,6 +78,8 @@ class OutboundSession final : public Session {
   std::optional<base::Failure> Judge() override;
   void OnCandidate(const Candidate& candidate) override;
   bool TellDownstream(const base::Failure& failure) override;
+  bool IsOwnWorkload(const net::SocketAddress& address) const override;
+  bool IsPastOwnProxy(const net::Stream& connected) const;
   std::string AskedFor() const override;
 
   // kUnseen: passed as it is; whether it is the application's own TLS shows in its first bytes.

@@ -8,6 +8,7 @@
 #include "common/base/enum_index.h"
 #include "common/base/log.h"
 #include "common/base/strings.h"
+#include "proxy/intercept/rules.h"
 #include "proxy/net/transparent.h"
 #include "proxy/session/clock_notes.h"
 #include "proxy/session/plain_transport.h"
@@ -244,6 +245,7 @@ Dialer& Session::NewDialer() {
   options.mark = worker_.config().mark;
   // The application that an inbound connection is for stands on this host.
   options.near = via_.direction == base::Direction::kInbound;
+  options.priority = IsOwnWorkload(upstream_address_) ? intercept::kOwnWorkloadPriority : 0;
   if (via_.transparent && net::CanStandForClient(peer_address_.ip())) {
     options.client = &peer_address_.ip();
   }

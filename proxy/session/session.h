@@ -84,6 +84,9 @@ class Session : private Transport::Handler, private Relay::Owner {
   static int AlertOf(const base::Failure& refusal);
   // The candidate that is about to be dialled, where there is a choice of several.
   virtual void OnCandidate(const Candidate& /*candidate*/) {}
+  // Whether who is about to be dialled there is this workload, to whom rules lead that connection
+  // through this proxy (intercept::kOwnWorkloadPriority).
+  virtual bool IsOwnWorkload(const net::SocketAddress& /*address*/) const { return false; }
   // Tells the downstream in its own language that it is refused; false: it is not, and gets a RST.
   virtual bool TellDownstream(const base::Failure& /*failure*/) { return false; }
   // What the downstream has asked for in its own words; empty: its destination says it.
@@ -124,6 +127,9 @@ class Session : private Transport::Handler, private Relay::Owner {
   // The one error exit. `alert`: the TLS alert for a peer that has finished its handshake; -1 none.
   void Fail(base::Failure failure, int alert = -1);
   void Fail(base::CloseReason reason, base::Side side, absl::Status detail, int alert = -1);
+  // The exit for what fails on the way to the upstream: to another place, where there is one.
+  void FailOver(base::Failure failure);
+  bool HasAnotherPlace() const { return route_ != nullptr && route_->left() > 0; }
   static base::Failure FailureOf(base::CloseReason reason, base::Side side, absl::Status detail);
   static base::Failure FailureOf(const Transport& transport, base::Side side);
   // By what `transport`, of this side, says of its own failure.
@@ -167,7 +173,6 @@ class Session : private Transport::Handler, private Relay::Owner {
   void DialFirst(std::vector<Candidate> candidates);
   void DialNext();
   bool Dial(const net::SocketAddress& address);
-  void FailOver(base::Failure failure);
   bool TryElsewhere(const base::Failure& failure);
   void NoteAttempt(const base::Failure& failure);
   void Linger();

@@ -76,7 +76,6 @@ std::chrono::milliseconds Session::Share(std::chrono::milliseconds limit) const 
   return route_ == nullptr ? limit : limit / static_cast<int64_t>(route_->left() + 1);
 }
 
-// The exit for what fails on the way to the upstream.
 void Session::FailOver(base::Failure failure) {
   if (!TryElsewhere(failure)) {
     Fail(std::move(failure));

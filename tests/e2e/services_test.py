@@ -130,6 +130,111 @@ class InterceptedServiceTest(harness.MeshTest):
         self.assertEqual(client.metric("postern_plaintext_connections_total"), 0)
 
 
+class OwnServiceTest(harness.MeshTest):
+    """A workload that dials the service of which it is itself one of two places. The application says
+    nothing before its client has ended, so that whoever took it for a proxy would wait for it."""
+
+    TARGET, REQUESTS = 7001, 1080
+    NO_SELF = f"""
+apiVersion: postern.dev/v1
+kind: AuthorizationPolicy
+metadata: {{name: not-itself}}
+spec: {{workload: "{SERVER_ID}", action: DENY, rules: [{{from: [{{spiffeIds: ["{SERVER_ID}"]}}]}}]}}
+"""
+    intercept, capabilities = (), ()
+
+    @classmethod
+    def make_mesh(cls):
+        mesh = harness.Mesh()
+        cls.addClassCleanup(mesh.close)
+        for name, space, issuer, own in (("server", mesh.server, "198.18.3.2", SERVER.values()),
+                                         ("second", mesh.back, "127.0.0.1", ["198.18.3.2"])):
+            mesh.add_workload(
+                name, space, issuer, "--outbound-proxy", f"127.0.0.1:{cls.REQUESTS}",
+                intercept=[*cls.intercept, "--exclude-inbound-port", "15012"],
+                capabilities=cls.capabilities,
+                entry=[*[word for address in own for word in ("--address", address)],
+                       "--service", f"{SERVICE}:{PORT}={cls.TARGET}",
+                       "--service", f"[{SERVICE6}]:{PORT}={cls.TARGET}"])
+            served = mesh.app(space, "sum", cls.TARGET, stdout=subprocess.PIPE)
+            assert b"listening" in served.stdout.readline()
+        mesh.server.run("ip", "route", "add", f"{SERVICE}/32", "via", harness.CLIENT[4])
+        mesh.server.run("ip", "route", "add", f"{SERVICE6}/128", "via", harness.CLIENT[6])
+        for proxy in mesh.proxies.values():
+            proxy.wait_ready()
+        return mesh
+
+    def ask(self, address=SERVICE):
+        """What the service says to its own workload; None: it hung up."""
+        try:
+            with contextlib.closing(self.mesh.server.connect(address, PORT)) as sock:
+                return self.answer_on(sock)
+        except ConnectionError:
+            return None
+
+    @staticmethod
+    def answer_on(sock):
+        sock.settimeout(20)
+        sock.sendall(b"hello")
+        sock.shutdown(socket.SHUT_WR)
+        return sock.recv(10)
+
+    def test_a_request_for_its_own_address_is_served_as_well(self):
+        since = len(self.proxy("server").access_log())
+        with contextlib.closing(self.mesh.server.connect("127.0.0.1", self.REQUESTS)) as sock:
+            for request, reply in ((b"\x05\x01\x00", 2), (b"\x05\x01\x00\x01" + socket.inet_aton(
+                    SERVER[4]) + struct.pack(">H", self.TARGET), 10)):
+                sock.sendall(request)
+                self.assertEqual(sock.recv(reply, socket.MSG_WAITALL)[1], 0)
+            self.assertEqual(self.answer_on(sock), b"5")
+        for direction in ("inbound", "outbound"):
+            record = self.records(direction, since, 1)[0]
+            self.assertEqual((record["security"], record["peer_id"]), ("mutual_tls", SERVER_ID))
+
+    def records(self, direction, since, count):
+        server = self.proxy("server")
+        return wait_until(lambda: len(found := [one for one in server.access_log()[since:]
+                                                if one["direction"] == direction]) >= count and found,
+                          10, f"{count} records {direction}")
+
+    def test_it_is_served_as_any_other_client_of_itself(self):
+        since = len(self.proxy("server").access_log())
+        for address in [SERVICE] * 20 + [SERVICE6] * 20:
+            self.assertEqual(self.ask(address), b"5", address)
+        out = self.records("outbound", since, 40)
+        self.assertEqual({one["security"] for one in out}, {"mutual_tls"})
+        places = {f"{SERVER[4]}:{self.TARGET}", f"198.18.3.2:{self.TARGET}",
+                  f"[{SERVER[6]}]:{self.TARGET}"}
+        self.assertEqual({one["upstream"] for one in out}, places)
+        to_itself = [one for one in out if one["peer_id"] == SERVER_ID]
+        taken_in = self.records("inbound", since, len(to_itself))
+        self.assertEqual(len(taken_in), len(to_itself), "each went through its own proxy")
+        self.assertEqual({(one["security"], one["peer_id"], one["downstream"].rpartition(":")[0])
+                          for one in taken_in},
+                         {("mutual_tls", SERVER_ID, SERVER[4]),
+                          ("mutual_tls", SERVER_ID, f"[{SERVER[6]}]")})
+
+        self.mesh.put_policy(self.NO_SELF)
+        server = self.proxy("server")
+        wait_until(lambda: any(one["reason"] == "policy_denied" and one["peer_id"] == SERVER_ID
+                               for _ in [self.ask()] for one in server.failures()), 20, "its policy")
+
+        # Rules of somebody else, or of before, do not lead it to the proxy: then another place will do.
+        for verb in ("flush", "delete"):
+            self.mesh.server.run("nft", verb, "chain", "inet", "postern", "own_workload")
+
+        def has_met_itself():
+            self.assertEqual(self.ask(), b"5")
+            return any("no rule leads there" in one["detail"] for one in server.failures())
+        wait_until(has_met_itself, 20, "a connection that would have gone past its proxy")
+        self.assertEqual(
+            server.metric("postern_endpoint_retries_total", reason="handshake_timeout"), 0)
+
+
+class OwnServiceWithTproxyTest(OwnServiceTest):
+    intercept, capabilities = ("--mode", "tproxy"), ("net_admin",)
+
+
 class ServiceWithOwnTlsTest(harness.MeshTest):
     """A service at two workloads whose application speaks TLS, which the client's proxy passes on."""
 

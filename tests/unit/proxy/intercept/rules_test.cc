@@ -165,6 +165,39 @@ TEST(RenderUpTest, CatchesOtherUsersOfThisHostInOutputWhenTheApplicationsUserIsK
   EXPECT_TRUE(Rendered(Guarded()).Chain("inbound_from_this_host").is_null());
 }
 
+TEST(RenderUpTest, LeadsTheProxyToItselfWhereItSaysThatItDialsItsOwnWorkload) {
+  InterceptConfig config = Guarded();
+  config.proxy_gids = {77};
+  config.inbound_port = 16006;
+  config.inbound_ports = {{5432, 5432}};
+  config.exclude_inbound_ports = {{22, 22}};
+  for (const bool outbound : {true, false}) {  // an outbound proxy port needs no rule
+    config.outbound = outbound;
+    const Rendered rules(config);
+    EXPECT_EQ(rules.Chain("own_workload")["hook"], "output");
+    EXPECT_THAT(rules.Comments("own_workload"),
+                ElementsAre("not TCP", "not the first packet of a connection", "another connection",
+                            "loopback, IPv4", "loopback, IPv6", "goes to another host",
+                            "the proxy's own ports", "excluded ports",
+                            base::StrCat(kOwnWorkloadComment, ", by uid"),
+                            base::StrCat(kOwnWorkloadComment, ", by gid")));
+  }
+  const Rendered rules(config);
+  const json other = rules.Rule("own_workload", "another connection");
+  EXPECT_EQ(other[0]["match"]["op"], "!=");
+  EXPECT_EQ(other[0]["match"]["left"]["meta"]["key"], "priority");
+  EXPECT_EQ(other[0]["match"]["right"], "0:5");
+  const json own = rules.Rule("own_workload", base::StrCat(kOwnWorkloadComment, ", by uid"));
+  ASSERT_EQ(own.size(), 5U);
+  EXPECT_EQ(own[1]["match"]["right"]["set"], json::array({5432})) << "no other workload's";
+  EXPECT_EQ(own[2]["match"]["right"]["set"], json::array({901})) << "nobody else is taken";
+  EXPECT_EQ(own[4]["redirect"]["port"], 16006);
+
+  config.inbound = false;
+  config.outbound = true;
+  EXPECT_TRUE(Rendered(config).Chain("own_workload").is_null());
+}
+
 TEST(RenderUpTest, AppliesEveryExclusion) {
   InterceptConfig config = Guarded();
   config.exclude_inbound_ports = {{22, 22}};

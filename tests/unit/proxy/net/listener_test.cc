@@ -369,6 +369,20 @@ TEST_F(ListenerTest, HasAConnectOnThisHostAtOnceIfItIsAskedFor) {
   EXPECT_EQ(calls, 0);
 }
 
+TEST_F(ListenerTest, ConnectsWithThePriorityThatItIsGiven) {
+  auto listener = Listener::Listen(*loop_, Loopback(), {}, Keep());
+  for (const uint8_t priority : {uint8_t{5}, uint8_t{0}}) {
+    Connector connector(*loop_, (*listener)->LocalAddress(), {.priority = priority, .near = true},
+                        [](auto) { ADD_FAILURE() << "it is there at once"; });
+    const std::unique_ptr<Stream> stream = connector.TakeAtOnce();
+    ASSERT_NE(stream, nullptr);
+    int value = -1;
+    socklen_t length = sizeof(value);
+    ASSERT_EQ(getsockopt(stream->fd(), SOL_SOCKET, SO_PRIORITY, &value, &length), 0);
+    EXPECT_EQ(value, priority);
+  }
+}
+
 TEST_F(ListenerTest, TellsLaterThatAConnectOnThisHostWasRefused) {
   auto listener = Listener::Listen(*loop_, Loopback(), {}, Keep());
   const SocketAddress gone = (*listener)->LocalAddress();

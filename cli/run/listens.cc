@@ -223,7 +223,8 @@ int Listens::ListenMoved(int socket, const SocketFacts& facts, const Moved& move
   }
   const SharesPort shares(socket, true);
   base::UniqueFd outer;
-  if (!outer_.contains(key)) {
+  if (const auto known = outer_.find(key);
+      known == outer_.end() || known->second != moved.v6_only) {
     if (!link_.is_open()) {
       return EACCES;
     }
@@ -235,7 +236,7 @@ int Listens::ListenMoved(int socket, const SocketFacts& facts, const Moved& move
     return errno;
   }
   if (outer.is_open()) {
-    outer_.insert(key);
+    outer_.insert_or_assign(key, moved.v6_only);
     handover::Message message;
     message.kind = handover::Kind::kListener;
     message.ip = inner.ip;
@@ -248,7 +249,8 @@ int Listens::ListenMoved(int socket, const SocketFacts& facts, const Moved& move
 }
 
 bool Listens::HasOuter(uint16_t port) const {
-  return std::ranges::any_of(outer_, [port](const Outer& it) { return std::get<2>(it) == port; });
+  return std::ranges::any_of(outer_,
+                             [port](const auto& it) { return std::get<2>(it.first) == port; });
 }
 
 void Listens::Remember(ino_t inode, const Moved& moved) {

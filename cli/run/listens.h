@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <set>
 #include <tuple>
 
 #include "cli/run/caller.h"
@@ -25,7 +24,7 @@ namespace postern::run {
 // command's can be reached but through the proxy or from this host's loopback. The loop's thread.
 //
 // The outer listener lives as long as the proxy: when the command's own has closed, the proxy finds
-// nobody there.
+// nobody there. One for other families at the same address and port takes its place.
 class Listens {
  public:
   Listens(Notifier& notifier, ProxyLink& link)
@@ -54,7 +53,7 @@ class Listens {
   LateAnswers answers_;
   std::map<ino_t, Moved> moved_;
   std::deque<ino_t> moved_order_;  // oldest first: sockets that never listened are forgotten
-  std::set<Outer> outer_;
+  std::map<Outer, bool> outer_;    // the last one of each: whether it is v6_only
 };
 
 }  // namespace postern::run

@@ -214,6 +214,13 @@ absl::Status Listeners::Take(net::Loop& loop, int fd, const net::SocketAddress& 
     return listener.status();
   }
   spec->address = (*listener)->LocalAddress();
+  // The kernel would share connections out between this one and a former one at its address (of
+  // IPv6 alone, say), whose application has gone.
+  for (Opened& former : open_) {
+    if (former.spec->handed && former.spec->address == spec->address) {
+      former.listener.reset();
+    }
+  }
   open_.push_back({std::move(spec), *std::move(listener), 0});
   return absl::OkStatus();
 }

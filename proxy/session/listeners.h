@@ -63,8 +63,8 @@ class Listeners {
 
   const std::vector<Worker::BoundListener>& bound() const { return bound_; }
   // A listening socket that is handed over, beside what the config names; `fd` stays the caller's.
-  // What it accepts is for `target`. Not among bound(). FailedPrecondition: inbound was closed
-  // before, and stays so.
+  // What it accepts is for `target`. Not among bound(). One that was handed over before for the
+  // same address is closed. FailedPrecondition: inbound was closed before, and stays so.
   absl::Status Take(net::Loop& loop, int fd, const net::SocketAddress& target);
   void Pause(base::Direction direction);
   void Resume(base::Direction direction);

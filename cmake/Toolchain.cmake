@@ -59,6 +59,15 @@ else()
   target_compile_options(postern_flags INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 endif()
 
+if(POSTERN_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang" OR NOT POSTERN_SANITIZE STREQUAL "address")
+    message(FATAL_ERROR "POSTERN_FUZZ needs clang and POSTERN_SANITIZE=address: cmake --preset fuzz")
+  endif()
+  # What libFuzzer steers by: which edges of the modules an input reaches.
+  target_compile_options(postern_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(postern_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # Generated code: our include paths and sanitizers, none of our warnings.
 add_library(postern_gen_flags INTERFACE)
 target_include_directories(postern_gen_flags INTERFACE ${PROJECT_BINARY_DIR}/gen)

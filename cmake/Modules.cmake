@@ -9,7 +9,7 @@ postern_module(common/x509 USES common/base LINKS OpenSSL::SSL OpenSSL::Crypto
   nlohmann_json::nlohmann_json)
 postern_module(common/rpc USES common/x509 LINKS postern_grpc)
 postern_module(common/handover USES common/base)
-postern_module(common/http USES common/base LINKS PkgConfig::HTTPLIB)
+postern_module(common/http USES common/base)
 
 postern_module(proxy/config USES common/base common/x509 LINKS postern_yaml CLI11::CLI11
   nlohmann_json::nlohmann_json)

@@ -15,7 +15,7 @@
 
 namespace {
 
-// Libraries use OpenSSL while they are loaded (cpp-httplib), and then it is too late for this. What
+// A library may use OpenSSL while it is loaded, and then it is too late for this. What
 // stands in .preinit_array of a program runs before their constructors.
 void BeforeAll() {
   postern::x509::KeepOpensslBlocks();  // where it can not, OpenSSL goes on with malloc

@@ -26,8 +26,10 @@ inline constexpr std::string_view kPrometheus = "text/plain; version=0.0.4; char
 Reply Ok(std::string_view content_type, std::string body);
 // A JSON reply {"error": text}; `text` is made printable.
 Reply ErrorReply(int status, std::string_view text);
+// As it goes over the wire, with `Connection: close`. `head_only`: without the body (to a HEAD).
+std::string Serialize(const Reply& reply, bool head_only = false);
 
-// The reply to GET `path`; nullopt: no such page. Called from a server thread.
+// The reply to GET `path`; nullopt: no such page. Called from a few threads of the server's.
 using ReadPage = std::function<std::optional<Reply>(std::string_view path)>;
 
 enum class HostCheck : uint8_t {
@@ -35,8 +37,13 @@ enum class HostCheck : uint8_t {
   kThisMachine,  // it must name loopback or the listening address (against DNS rebinding)
 };
 
+inline constexpr size_t kMaxConnections = 64;
+
 // A reading HTTP port with a few threads of its own, so that administration never disturbs the
-// work. GET alone; bodies are refused; slow clients are cut after five seconds. Owned by main.
+// work. GET and HEAD alone, one request for each connection, without a body, with at most
+// kMaxRequestHead of head. Anybody may reach it, so that everything is bounded: a request comes
+// within five seconds, a reply is taken within ten, and when kMaxConnections are open the one that
+// has been at its step for the longest, 100 ms at least, makes room for a new one. Owned by main.
 class HttpServer {
  public:
   // `host` is an IP without brackets; the IPv4 wildcard listens on both families where the machine

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/federation/bundle_endpoint.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -25,6 +23,7 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "common/base/tcp_socket.h"
 #include "common/base/unique_fd.h"
 #include "common/x509/openssl_error.h"
 
@@ -61,47 +60,6 @@ std::optional<RequestLine> ReadRequestLine(std::string_view head) {
     return std::nullopt;
   }
   return RequestLine{words[0], words[1].substr(0, words[1].find('?'))};
-}
-
-union Address {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-};
-
-absl::StatusOr<base::UniqueFd> Bind(const std::string& host, uint16_t port) {
-  Address address{};
-  socklen_t size = sizeof(address.v4);
-  if (inet_pton(AF_INET, host.c_str(), &address.v4.sin_addr) == 1) {
-    address.v4.sin_family = AF_INET;
-    address.v4.sin_port = htons(port);
-  } else if (inet_pton(AF_INET6, host.c_str(), &address.v6.sin6_addr) == 1) {
-    address.v6.sin6_family = AF_INET6;
-    address.v6.sin6_port = htons(port);
-    size = sizeof(address.v6);
-  } else {
-    return absl::UnavailableError(base::StrCat(host, " is no address"));
-  }
-  base::UniqueFd fd(socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const int on = 1;
-  const int off = 0;
-  if (!fd.is_open() || setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-      (address.any.sa_family == AF_INET6 &&
-       setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) != 0) ||
-      bind(fd.get(), &address.any, size) != 0 || listen(fd.get(), kBacklog) != 0) {
-    return absl::UnavailableError(
-        base::StrCat("cannot listen on ", host, " port ", port, ": ", std::strerror(errno)));
-  }
-  return fd;
-}
-
-absl::StatusOr<uint16_t> PortOf(int fd) {
-  Address bound{};
-  socklen_t size = sizeof(bound);
-  if (getsockname(fd, &bound.any, &size) != 0) {
-    return absl::UnavailableError(std::strerror(errno));
-  }
-  return ntohs(bound.any.sa_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);
 }
 
 absl::StatusOr<x509::SslCtxPtr> MakeContext(const std::vector<x509::X509Ptr>& chain,
@@ -378,11 +336,11 @@ void BundleEndpoint::Impl::Serve() {
 
 absl::StatusOr<std::unique_ptr<BundleEndpoint>> BundleEndpoint::Listen(const std::string& host,
                                                                        uint16_t port) {
-  absl::StatusOr<base::UniqueFd> fd = Bind(host, port);
+  absl::StatusOr<base::UniqueFd> fd = base::ListenTcp(host, port, kBacklog);
   if (!fd.ok()) {
     return fd.status();
   }
-  const absl::StatusOr<uint16_t> bound = PortOf(fd->get());
+  const absl::StatusOr<uint16_t> bound = base::BoundPort(fd->get());
   auto impl = std::make_unique<Impl>();
   impl->listening = *std::move(fd);
   impl->stop = base::UniqueFd(eventfd(0, EFD_CLOEXEC));

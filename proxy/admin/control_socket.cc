@@ -50,30 +50,8 @@ std::string ReadHead(int fd) {
   return {};
 }
 
-std::string_view StatusText(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 400:
-      return "Bad Request";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 409:
-      return "Conflict";
-    default:
-      return "Service Unavailable";
-  }
-}
-
 void WriteReply(int fd, const Reply& reply) {
-  const std::string text = base::StrCat("HTTP/1.1 ", reply.status, " ", StatusText(reply.status),
-                                        "\r\nContent-Type: ", reply.content_type,
-                                        "\r\nContent-Length: ", reply.body.size(),
-                                        "\r\nConnection: close\r\n\r\n", reply.body);
+  const std::string text = http::Serialize(reply);
   size_t sent = 0;
   while (sent < text.size()) {
     const ssize_t n = send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);

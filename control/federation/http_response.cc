@@ -128,12 +128,13 @@ absl::Status HttpResponse::Append(std::string_view bytes) {
 absl::StatusOr<bool> HttpResponse::StepLine() {
   const bool head = phase_ == Phase::kHead;
   const std::string_view end = head ? kHeadEnd : kLineEnd;
-  const size_t at = waiting_.find(end);
+  const size_t at = waiting_.find(end, searched_ - std::min(searched_, end.size() - 1));
   const size_t used = at == std::string::npos ? waiting_.size() : at;
   if (line_bytes_ + used > kMaxResponseHead) {
     return absl::ResourceExhaustedError(
         base::StrCat("the answer's headers have more than ", kMaxResponseHead, " bytes"));
   }
+  searched_ = at == std::string::npos ? waiting_.size() : 0;
   if (at == std::string::npos) {
     return false;
   }

@@ -53,6 +53,7 @@ class HttpResponse {
   const size_t max_body_;
   Phase phase_ = Phase::kHead;
   std::string waiting_;  // what could not be used yet
+  size_t searched_ = 0;  // of it, for the end of a line: single bytes cost no more than one piece
   std::string body_;
   size_t left_ = 0;
   size_t line_bytes_ = 0;  // of chunk sizes and trailers, which carry nothing

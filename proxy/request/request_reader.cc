@@ -26,9 +26,10 @@ constexpr size_t kSocksHeader = 4;  // version, command, reserved, address type
 
 constexpr std::string_view kHeadEnd = "\r\n\r\n";
 
-// A line feed that ends no line as HTTP has it.
-bool HasBareLineFeed(std::string_view head) {
-  for (size_t at = head.find('\n'); at != std::string_view::npos; at = head.find('\n', at + 1)) {
+// A line feed, from there on, that ends no line as HTTP has it.
+bool HasBareLineFeed(std::string_view head, size_t from) {
+  for (size_t at = head.find('\n', from); at != std::string_view::npos;
+       at = head.find('\n', at + 1)) {
     if (at == 0 || head[at - 1] != '\r') {
       return true;
     }
@@ -155,9 +156,11 @@ RequestReader::Step RequestReader::SocksAddress(base::ByteSpan request) {
 
 RequestReader::Step RequestReader::HttpHead() {
   const std::string_view seen = base::AsText(unread()).substr(0, kMaxHttpHead);
-  const size_t end = seen.find(kHeadEnd);
+  const size_t from = searched_ - std::min(searched_, kHeadEnd.size() - 1);
+  const size_t end = seen.find(kHeadEnd, from);
   const std::string_view head = seen.substr(0, end);
-  if (HasBareLineFeed(head)) {
+  searched_ = seen.size();
+  if (HasBareLineFeed(head, from)) {
     return RefuseHttp(400, "a line that does not end in CRLF");
   }
   if (end == std::string_view::npos) {

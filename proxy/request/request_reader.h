@@ -58,6 +58,9 @@ class RequestReader {
 
   std::vector<uint8_t> held_;
   size_t used_ = 0;  // of these, judged already
+  // Of an HTTP head that is not whole: seen already, so that single bytes cost no more than one
+  // piece.
+  size_t searched_ = 0;
   Await await_ = Await::kFirstByte;
   std::optional<Protocol> protocol_;
   Destination destination_;

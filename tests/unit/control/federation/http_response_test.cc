@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/strings.h"
+#include "tests/testing/cpu_time.h"
 
 namespace postern::federation {
 namespace {
@@ -119,6 +120,21 @@ TEST(HttpResponseTest, HoldsNoMoreThanItsBounds) {
     tiny += "1;" + std::string(30, 'x') + "\r\nx\r\n";
   }
   ExpectRefused(tiny, large, "headers");
+}
+
+// Each of its bytes is looked at once, not once more for each byte that comes behind it.
+TEST(HttpResponseTest, AHeadInSingleBytesCostsWhatItsBytesCost) {
+  const std::string head = kOk + "X: ";
+  const absl::Duration begin = testing::CpuTime();
+  for (int i = 0; i < 10; ++i) {
+    HttpResponse response(kMost);
+    for (size_t at = 0; at < kMaxResponseHead; ++at) {
+      const char byte = at < head.size() ? head[at] : '\r';
+      const absl::StatusOr<bool> done = response.Feed({&byte, 1});
+      ASSERT_TRUE(done.ok() && !*done) << at;
+    }
+  }
+  EXPECT_LT(testing::CpuTime() - begin, absl::Milliseconds(500));
 }
 
 }  // namespace

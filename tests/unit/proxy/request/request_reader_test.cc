@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "common/base/strings.h"
+#include "tests/testing/cpu_time.h"
 
 namespace postern::request {
 namespace {
 
 using State = RequestReader::State;
-using testing::HasSubstr;
-using testing::StartsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 using namespace std::string_literals;
 
 struct Outcome {
@@ -239,6 +240,21 @@ TEST(HttpConnectTest, HoldsNoMoreThanItsLimit) {
   const std::string rest(kMaxHttpHead - line.size() - 1, 'a');
   EXPECT_EQ(reader.Feed(base::AsBytes(rest)).state, State::kNeedMore);
   EXPECT_EQ(reader.Feed(base::AsBytes("a")).state, State::kRefused);
+}
+
+// Each of its bytes is looked at once, not once more for each byte that comes behind it: ten heads
+// take some milliseconds, and took more than a second.
+TEST(RequestReaderTest, AHeadInSingleBytesCostsWhatItsBytesCost) {
+  const std::string head = "CONNECT db:1 HTTP/1.1\r\nX: ";
+  const absl::Duration begin = testing::CpuTime();
+  for (int i = 0; i < 10; ++i) {
+    RequestReader reader;
+    for (size_t at = 0; at + 1 < kMaxHttpHead; ++at) {
+      const char byte = at < head.size() ? head[at] : '\r';
+      ASSERT_EQ(reader.Feed(base::AsBytes({&byte, 1})).state, State::kNeedMore);
+    }
+  }
+  EXPECT_LT(testing::CpuTime() - begin, absl::Milliseconds(500));
 }
 
 }  // namespace

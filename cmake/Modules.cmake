@@ -7,7 +7,7 @@ postern_proto(postern/v1)
 postern_module(common/base LINKS postern_absl spdlog::spdlog Threads::Threads)
 postern_module(common/x509 USES common/base LINKS OpenSSL::SSL OpenSSL::Crypto
   nlohmann_json::nlohmann_json)
-postern_module(common/rpc USES common/x509 LINKS postern_grpc)
+postern_module(common/rpc USES common/x509 LINKS postern_grpc postern_protobuf)
 postern_module(common/handover USES common/base)
 postern_module(common/http USES common/base)
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/rpc/grpc_log.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <spdlog/spdlog.h>
+
+#include <string>
 
 #include "common/base/bytes.h"
 
@@ -18,10 +21,19 @@ void WriteLine(gpr_log_func_args* args) {
   spdlog::log(level, "grpc: {}", base::LineSafe(args->message, kLongestLine));
 }
 
+// Protobuf speaks of messages that do not parse: each is refused, and whoever sent it is told.
+void WriteProtobufLine(google::protobuf::LogLevel level, const char* /*file*/, int /*line*/,
+                       const std::string& message) {
+  spdlog::log(
+      level >= google::protobuf::LOGLEVEL_ERROR ? spdlog::level::debug : spdlog::level::trace,
+      "protobuf: {}", base::LineSafe(message, kLongestLine));
+}
+
 }  // namespace
 
 void RouteGrpcLog() {
   gpr_set_log_function(&WriteLine);
+  google::protobuf::SetLogHandler(&WriteProtobufLine);
 }
 
 }  // namespace postern::rpc

@@ -7,8 +7,9 @@
 #include <cstdlib>
 
 // A fuzz target is tests/fuzz/<target>/fuzz.cc, which defines LLVMFuzzerTestOneInput, and its
-// seeds, tests/fuzz/<target>/corpus/*. clang builds it with libFuzzer (-DPOSTERN_FUZZ=ON,
-// fuzz_<target>); every build replays the seeds and mutations of them (replay_test.cc).
+// seeds, tests/fuzz/<target>/corpus/*. clang builds it with libFuzzer (the preset `fuzz`); every
+// build replays the seeds, what libFuzzer found beyond them (found/*), and mutations of both
+// (replay_test.cc).
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 // A property that must hold for every input; ends the program, which is what fuzzers look for.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a fuzz target on its seeds and on mutations of them, in builds without libFuzzer.
+// Runs a fuzz target on its seeds, on what libFuzzer has found beyond them (found/, where there is
+// such a folder), and on mutations of both, in builds without libFuzzer.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@ namespace postern {
 namespace {
 
 constexpr size_t kStepsPerSeed = 1500;
+constexpr size_t kStepsPerFound = 100;  // they are many, and mutations already
 
 void Feed(const std::string& input) {
   // A heap block of the exact size, so that AddressSanitizer sees the first byte too many.
@@ -22,13 +24,22 @@ void Feed(const std::string& input) {
   ASSERT_EQ(LLVMFuzzerTestOneInput(copy.data(), copy.size()), 0);
 }
 
-std::vector<std::string> Seeds() {
-  std::vector<std::string> seeds;
-  for (const auto& entry : std::filesystem::directory_iterator(POSTERN_FUZZ_CORPUS)) {
-    seeds.push_back(base::ReadFile(entry.path().string()).value());
+std::vector<std::string> FilesOf(const std::filesystem::path& folder) {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    files.push_back(base::ReadFile(entry.path().string()).value());
   }
-  std::sort(seeds.begin(), seeds.end());  // the order of a directory is nobody's promise
-  return seeds;
+  std::sort(files.begin(), files.end());  // the order of a directory is nobody's promise
+  return files;
+}
+
+std::vector<std::string> Seeds() {
+  return FilesOf(std::filesystem::path(POSTERN_FUZZ_TARGET) / "corpus");
+}
+
+std::vector<std::string> Found() {
+  const std::filesystem::path folder = std::filesystem::path(POSTERN_FUZZ_TARGET) / "found";
+  return std::filesystem::exists(folder) ? FilesOf(folder) : std::vector<std::string>();
 }
 
 std::string Mutated(std::string input, std::mt19937& random) {
@@ -78,6 +89,16 @@ TEST(FuzzReplayTest, SurvivesMutationsOfItsSeeds) {
   for (const std::string& seed : Seeds()) {
     for (size_t i = 0; i < kStepsPerSeed; ++i) {
       Feed(Mutated(seed, random));
+    }
+  }
+}
+
+TEST(FuzzReplayTest, SurvivesWhatWasFoundAndMutationsOfIt) {
+  std::mt19937 random(20260102);
+  for (const std::string& found : Found()) {
+    Feed(found);
+    for (size_t i = 0; i < kStepsPerFound; ++i) {
+      Feed(Mutated(found, random));
     }
   }
 }

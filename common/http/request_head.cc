@@ -10,8 +10,7 @@
 namespace postern::http {
 namespace {
 
-constexpr std::string_view kLineEnd = "\r\n";
-constexpr std::string_view kHeadEnd = "\r\n\r\n";
+constexpr std::string_view kHttp = "http://";
 
 absl::Status Wrong(std::string_view what) {
   return absl::InvalidArgumentError(base::ToAbsl(what));
@@ -55,10 +54,23 @@ absl::StatusOr<RequestHead> ParseRequestLine(std::string_view line) {
   if (words[2] != "HTTP/1.1" && words[2] != "HTTP/1.0") {
     return Wrong("neither HTTP/1.1 nor HTTP/1.0");
   }
-  if (!words[1].starts_with('/') || !IsVisible(words[1])) {
+  RequestHead head{words[0], words[1], {}, false};
+  if (absl::StartsWithIgnoreCase(base::ToAbsl(head.path), base::ToAbsl(kHttp))) {
+    const std::string_view rest = head.path.substr(kHttp.size());
+    head.host = rest.substr(0, rest.find_first_of("/?"));
+    head.path = rest.substr(head.host.size());
+    if (head.host.empty()) {
+      return Wrong("the request's target has no host");
+    }
+    if (!head.path.starts_with('/')) {
+      head.path = "/";
+    }
+  }
+  if (!head.path.starts_with('/') || !IsVisible(words[1])) {
     return Wrong("the request's target is no path");
   }
-  return RequestHead{words[0], words[1].substr(0, words[1].find('?')), {}, false};
+  head.path = head.path.substr(0, head.path.find('?'));
+  return head;
 }
 
 absl::Status AddHeader(std::string_view line, bool& host_seen, RequestHead& head) {
@@ -73,7 +85,9 @@ absl::Status AddHeader(std::string_view line, bool& host_seen, RequestHead& head
       return Wrong("more than one Host header");
     }
     host_seen = true;
-    head.host = value;
+    if (head.host.empty()) {  // else the target says it, which counts alone
+      head.host = value;
+    }
   } else if (IsName(name, "Transfer-Encoding") ||
              (IsName(name, "Content-Length") && value != "0")) {
     head.has_body = true;
@@ -84,21 +98,33 @@ absl::Status AddHeader(std::string_view line, bool& host_seen, RequestHead& head
 }  // namespace
 
 size_t FindHeadEnd(std::string_view received, size_t searched) {
-  const size_t overlap = std::min(searched, kHeadEnd.size() - 1);
-  const size_t at = received.find(kHeadEnd, searched - overlap);
-  return at == std::string_view::npos ? 0 : at + kHeadEnd.size();
+  constexpr size_t kOverlap = 2;  // of a blank line, which may be cut before its last byte
+  size_t at = searched - std::min(searched, kOverlap);
+  while ((at = received.find('\n', at)) != std::string_view::npos) {
+    const std::string_view next = received.substr(++at);
+    if (next.starts_with('\n')) {
+      return at + 1;
+    }
+    if (next.starts_with("\r\n")) {
+      return at + 2;
+    }
+  }
+  return 0;
 }
 
 absl::StatusOr<RequestHead> ParseRequestHead(std::string_view head) {
   absl::StatusOr<RequestHead> parsed = Wrong("an empty head");
   bool host_seen = false;
   for (bool first = true; !head.empty(); first = false) {
-    const size_t end = head.find(kLineEnd);
+    const size_t end = head.find('\n');
     if (end == std::string_view::npos) {
       return Wrong("a line without an end");
     }
-    const std::string_view line = head.substr(0, end);
-    head.remove_prefix(end + kLineEnd.size());
+    std::string_view line = head.substr(0, end);
+    if (line.ends_with('\r')) {
+      line.remove_suffix(1);
+    }
+    head.remove_prefix(end + 1);
     if (HasControl(line)) {
       return Wrong("a control character in a line");
     }

@@ -14,7 +14,7 @@ inline constexpr size_t kMaxRequestHead = 8U << 10U;
 struct RequestHead {
   std::string_view method;
   std::string_view path;  // begins with '/'; without the query
-  std::string_view host;  // of the Host header; empty: there is none
+  std::string_view host;  // of an absolute target, else of the Host header; empty: there is none
   bool has_body = false;
 };
 
@@ -23,8 +23,9 @@ struct RequestHead {
 // piece.
 size_t FindHeadEnd(std::string_view received, size_t searched);
 
-// Reads a head of that size: HTTP/1.0 or 1.1 (RFC 9112), strictly. InvalidArgument says what is
-// wrong: a line that is none, a control character, two Host headers, another version. Pure.
+// Reads a head of that size: HTTP/1.0 or 1.1 (RFC 9112), strictly but for lines that end in LF
+// alone, as somebody types them. InvalidArgument says what is wrong: a line that is none, a control
+// character, two Host headers, another version. Pure.
 absl::StatusOr<RequestHead> ParseRequestHead(std::string_view head);
 
 }  // namespace postern::http

@@ -114,6 +114,9 @@ TEST_F(HttpServerTest, AnswersGetAndHead) {
               AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), HasSubstr("\r\nContent-Length: 5\r\n"),
                     EndsWith("\r\n\r\n")));
   EXPECT_THAT(Ask("GET /none HTTP/1.0\r\n\r\n"), StartsWith("HTTP/1.1 404 "));
+  EXPECT_THAT(Ask("GET http://127.0.0.1:15020/live HTTP/1.1\r\nHost: a\r\n\r\n"),
+              StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(Ask("GET /live HTTP/1.0\n\n"), StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(HttpServerTest, ReadsARequestInPieces) {

@@ -140,6 +140,13 @@ TEST_F(AdminTest, AForeignHostHeaderIsRefused) {
                 StartsWith("HTTP/1.1 200"))
         << own;
   }
+  const auto absolute = [](std::string_view named, std::string_view header) {
+    return base::StrCat("GET http://", named, "/status HTTP/1.1\r\nHost: ", header, "\r\n\r\n");
+  };
+  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), absolute("evil.example", "localhost")),
+              StartsWith("HTTP/1.1 403"));
+  EXPECT_THAT(OverTcp(AF_INET, (*server)->port(), absolute("[::1]:15000", "evil.example")),
+              StartsWith("HTTP/1.1 200"));
 }
 
 TEST_F(AdminTest, TcpPortNeverChangesAnything) {

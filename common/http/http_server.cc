@@ -95,8 +95,8 @@ std::string Serialize(const Reply& reply, bool head_only) {
 
 struct HttpServer::Impl {
   void Serve();
-  std::vector<pollfd> Waits();
-  int TimeToNextDeadline() const;
+  std::vector<pollfd> Waits(Steady::time_point now);
+  int TimeToNextDeadline(Steady::time_point now) const;
   void Turn(const std::vector<pollfd>& waits);
   void Continue(Connection& connection, Steady::time_point now);
   // Nullopt: the pool was asked for the page.
@@ -193,18 +193,24 @@ void HttpServer::Impl::AcceptSome(Steady::time_point now) {
       connections.emplace_back(next_id++, std::move(fd), now);
       continue;
     }
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      // The connection stays in the backlog, so poll would come back at once.
-      accept_from = now + kBackOff;
+    if (errno == ECONNABORTED || errno == EINTR) {
+      continue;
     }
-    if (errno != ECONNABORTED && errno != EINTR) {
+    if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) {
       return;
     }
+    if (const auto slowest = Slowest(now); slowest != connections.end()) {
+      connections.erase(slowest);  // no more descriptors than these: as when all places are taken
+      continue;
+    }
+    // The connection stays in the backlog, so poll would come back at once.
+    accept_from = now + kBackOff;
+    return;
   }
 }
 
-int HttpServer::Impl::TimeToNextDeadline() const {
-  const Steady::time_point now = Steady::now();
+// At the `now` of Waits: who is left out there is waited for here.
+int HttpServer::Impl::TimeToNextDeadline(Steady::time_point now) const {
   Steady::time_point next = Steady::time_point::max();
   const bool full = connections.size() >= kMaxConnections;
   for (const Connection& connection : connections) {
@@ -223,8 +229,7 @@ int HttpServer::Impl::TimeToNextDeadline() const {
   return static_cast<int>(std::clamp<int64_t>(left + 1, 0, kMostWaitMs));
 }
 
-std::vector<pollfd> HttpServer::Impl::Waits() {
-  const Steady::time_point now = Steady::now();
+std::vector<pollfd> HttpServer::Impl::Waits(Steady::time_point now) {
   std::vector<pollfd> waits;
   waits.push_back({stop.get(), POLLIN, 0});
   const bool accepts = now >= accept_from && HasRoom(now);
@@ -257,8 +262,9 @@ void HttpServer::Impl::Turn(const std::vector<pollfd>& waits) {
 
 void HttpServer::Impl::Serve() {
   while (true) {
-    std::vector<pollfd> waits = Waits();
-    if (poll(waits.data(), waits.size(), TimeToNextDeadline()) < 0) {
+    const Steady::time_point now = Steady::now();
+    std::vector<pollfd> waits = Waits(now);
+    if (poll(waits.data(), waits.size(), TimeToNextDeadline(now)) < 0) {
       if (errno == EINTR) {
         continue;
       }

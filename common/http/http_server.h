@@ -42,8 +42,9 @@ inline constexpr size_t kMaxConnections = 64;
 // A reading HTTP port with a few threads of its own, so that administration never disturbs the
 // work. GET and HEAD alone, one request for each connection, without a body, with at most
 // kMaxRequestHead of head. Anybody may reach it, so that everything is bounded: a request comes
-// within five seconds, a reply is taken within ten, and when kMaxConnections are open the one that
-// has been at its step for the longest, 100 ms at least, makes room for a new one. Owned by main.
+// within five seconds, a reply is taken within ten, and when kMaxConnections are open, or there is
+// no descriptor left, the one that has been at its step for the longest, 100 ms at least, makes
+// room for a new one. Owned by main.
 class HttpServer {
  public:
   // `host` is an IP without brackets; the IPv4 wildcard listens on both families where the machine

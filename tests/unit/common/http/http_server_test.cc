@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <chrono>
@@ -28,6 +30,24 @@ using ::testing::StartsWith;
 using Steady = std::chrono::steady_clock;
 
 constexpr timeval kTestTimeout = {20, 0};  // never reached where the server keeps its limits
+
+// From here on this process may open that many descriptors more, until the end of the scope.
+class DescriptorLimit {
+ public:
+  explicit DescriptorLimit(rlim_t more) {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+    const base::UniqueFd next(dup(STDERR_FILENO));  // the lowest one that is free
+    rlimit lower = before_;
+    lower.rlim_cur = static_cast<rlim_t>(next.get()) + more;
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &lower), 0);
+  }
+  ~DescriptorLimit() { setrlimit(RLIMIT_NOFILE, &before_); }
+  DescriptorLimit(const DescriptorLimit&) = delete;
+  DescriptorLimit& operator=(const DescriptorLimit&) = delete;
+
+ private:
+  rlimit before_{};
+};
 
 class HttpServerTest : public ::testing::Test {
  protected:
@@ -59,6 +79,10 @@ class HttpServerTest : public ::testing::Test {
 
   base::UniqueFd Connect() const {
     base::UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ConnectWith(fd);
+    return fd;
+  }
+  void ConnectWith(const base::UniqueFd& fd) const {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(server_->port());
@@ -66,7 +90,6 @@ class HttpServerTest : public ::testing::Test {
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
     setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kTestTimeout, sizeof(kTestTimeout));
     setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kTestTimeout, sizeof(kTestTimeout));
-    return fd;
   }
   // False: the server has ended the connection.
   static bool Say(const base::UniqueFd& fd, std::string_view text) {
@@ -176,6 +199,25 @@ TEST_F(HttpServerTest, ManyWhoSayNothingKeepNobodyOut) {
   EXPECT_THAT(Ask("GET /live HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 200 "));
   EXPECT_LT(Steady::now() - begin, std::chrono::seconds(4));  // before one of them is late
   EXPECT_EQ(Rest(silent.front()), "");                        // the oldest one had to go
+}
+
+// Of those who say nothing only as many get in as there are descriptors: they make room as well.
+TEST_F(HttpServerTest, WhoSaysNothingKeepsNobodyOutWhereDescriptorsRunOut) {
+  constexpr size_t kSilent = 16;
+  std::vector<base::UniqueFd> clients;
+  for (size_t i = 0; i < kSilent + 1; ++i) {
+    clients.emplace_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  }
+  const DescriptorLimit limit(4);
+  for (size_t i = 0; i < kSilent; ++i) {
+    ConnectWith(clients[i]);
+    ASSERT_TRUE(Say(clients[i], "GET /"));
+  }
+  const Steady::time_point begin = Steady::now();
+  ConnectWith(clients.back());
+  ASSERT_TRUE(Say(clients.back(), "GET /live HTTP/1.1\r\n\r\n"));
+  EXPECT_THAT(Rest(clients.back()), StartsWith("HTTP/1.1 200 "));
+  EXPECT_LT(Steady::now() - begin, std::chrono::seconds(4));  // before one of them is late
 }
 
 TEST_F(HttpServerTest, PagesThatTakeTheirTimeAreNeverMoreThanTheConnections) {

@@ -3,6 +3,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -42,6 +43,27 @@ absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
     return std::string();
   }
   return content;
+}
+
+// A line that an operator or an older release has written. What is ambiguous or odd as an address
+// today, but was read as one, still is: to pass over it would let go of a destination that nobody
+// has let go of. The port stands behind the last colon, whatever the brackets and zeros.
+std::optional<SeenKey> ReadLine(std::string_view line) {
+  const size_t colon = line.rfind(':');
+  std::optional<SeenKey> key = SeenList::ParseKey(line);
+  if (key.has_value() || colon == std::string_view::npos) {
+    return key;
+  }
+  std::string_view host = line.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
+  const std::string_view port = line.substr(colon + 1);
+  const size_t first_digit = std::min(port.find_first_not_of('0'), port.size() - 1);
+  const bool v6 = host.find(':') != std::string_view::npos;
+  return port.empty() ? std::nullopt
+                      : SeenList::ParseKey(base::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":",
+                                                        port.substr(first_digit)));
 }
 
 }  // namespace
@@ -89,9 +111,10 @@ absl::Status SeenList::Reload() {
     seen.Insert(key);
   }
   ForEachLine(*content, [&](std::string_view line) {
-    const auto key = ParseKey(line);
+    const auto key = ReadLine(line);
     if (!key.has_value()) {
-      spdlog::warn("{}: '{}' is no IP:port or name:port", path_, base::Printable(line, 64));
+      spdlog::error("{}: '{}' is no IP:port or name:port; plaintext is refused to nobody for it",
+                    path_, base::Printable(line, 64));
     } else if (seen.HasRoomFor(*key)) {
       seen.Insert(*key);
     }
@@ -153,8 +176,7 @@ absl::Status SeenList::Rewrite(Keeps keeps) {
   }
   std::string kept = kFirstLine;
   ForEachLine(*content, [&](std::string_view line) {
-    const auto key = ParseKey(line);
-    if (key.has_value() && keeps(*key)) {
+    if (keeps(ReadLine(line))) {
       kept.append(line).push_back('\n');
     }
   });
@@ -165,7 +187,8 @@ absl::Status SeenList::Forget(const SeenKey& key) {
   if (!Contains(key)) {
     return absl::NotFoundError(key.ToString() + " was not seen in the mesh");
   }
-  if (auto status = Rewrite([&](const SeenKey& other) { return other != key; }); !status.ok()) {
+  if (auto status = Rewrite([&](const std::optional<SeenKey>& other) { return other != key; });
+      !status.ok()) {
     return status;
   }
   seen_.Erase(key);
@@ -175,7 +198,7 @@ absl::Status SeenList::Forget(const SeenKey& key) {
 }
 
 absl::Status SeenList::ForgetAll() {
-  if (auto status = Rewrite([](const SeenKey&) { return false; }); !status.ok()) {
+  if (auto status = Rewrite([](const std::optional<SeenKey>&) { return false; }); !status.ok()) {
     return status;
   }
   seen_ = {};

@@ -24,8 +24,9 @@ class SeenList {
   // `path` empty: remembered in this process only. Does not read yet: see Reload.
   explicit SeenList(std::string path) : path_(std::move(path)) {}
 
-  // Reads the file, which replaces what is remembered. A missing file is an empty list; a line that
-  // is no destination is passed over with a warning. On another error the old list stays.
+  // Reads the file, which replaces what is remembered. A missing file is an empty list. A line that
+  // an older release took for a destination is one, also where ParseKey refuses it; what never was
+  // one is passed over with an error in the log. On another error the old list stays.
   absl::Status Reload();
 
   bool Contains(const SeenKey& key) const { return seen_.keys.contains(key); }
@@ -49,7 +50,7 @@ class SeenList {
   static std::optional<SeenKey> ParseKey(std::string_view text);
 
  private:
-  // Writes the file without the lines of what `keeps` says no to.
+  // Writes the file without the lines that `keeps` says no to; nullopt: one that cannot be read.
   template <typename Keeps>
   absl::Status Rewrite(Keeps keeps);
 

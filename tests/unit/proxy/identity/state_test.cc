@@ -252,6 +252,35 @@ TEST(SeenListTest, PassesOverLinesThatAreNoDestination) {
   EXPECT_TRUE(list.Contains(Key("192.0.2.1", 80)));
 }
 
+// As somebody may have written them by hand: an older release took them, so they still protect.
+TEST(SeenListTest, KeepsWhatAnOlderReleaseTookForADestination) {
+  const testing::TempDir dir;
+  SeenList list(dir.Write(
+      "seen", "2001:db8::7:443\n[192.0.2.7]:80\n192.0.2.8:0080\nDB.test:05432\n192.0.2.9:00\n"));
+  ASSERT_TRUE(list.Reload().ok());
+  EXPECT_EQ(list.keys(), (absl::flat_hash_set<SeenKey>{
+                             Key("2001:db8::7", 443), Key("192.0.2.7", 80), Key("192.0.2.8", 80),
+                             NameKey{"db.test", 5432}, Key("192.0.2.9", 0)}));
+  ASSERT_TRUE(list.Forget(Key("2001:db8::7", 443)).ok());
+  SeenList again(dir.Path("seen"));
+  ASSERT_TRUE(again.Reload().ok());
+  EXPECT_EQ(again.keys(), list.keys());
+}
+
+// A word about one destination is none about a line that cannot be read; all are all.
+TEST(SeenListTest, ForgetsNoLineThatItCannotRead) {
+  const testing::TempDir dir;
+  const std::string unread = "192.0.2.2-192.0.2.9:80\n:\nx\n";
+  SeenList list(dir.Write("seen", "192.0.2.1:80\n" + unread));
+  ASSERT_TRUE(list.Reload().ok());
+  ASSERT_TRUE(list.Forget(Key("192.0.2.1", 80)).ok());
+  const auto kept = base::ReadFile(dir.Path("seen"));
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_TRUE(kept->ends_with(unread)) << *kept;
+  ASSERT_TRUE(list.ForgetAll().ok());
+  EXPECT_EQ(base::ReadFile(dir.Path("seen"))->find("192.0.2.2"), std::string::npos);
+}
+
 TEST(SeenListTest, KeepsTheOldListWhenTheFileCannotBeRead) {
   const testing::TempDir dir;
   SeenList list(dir.Path("seen"));

@@ -237,8 +237,8 @@ absl::StatusOr<IssuerChannel> IssuerChannel::Create(const IssuerChannelOptions& 
         grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), Arguments()),
         std::move(verdicts));
   }
-  const auto address =
-      base::HostPort::Parse(options.target, {.names = true, .what = "issuer", .also = "unix:PATH"});
+  const auto address = base::HostPort::Parse(
+      options.target, {.names = true, .final_dot = true, .what = "issuer", .also = "unix:PATH"});
   if (!address.ok()) {
     return address.status();
   }

@@ -326,6 +326,11 @@ TEST(IssuerChannelTest, RefusesATargetThatIsNone) {
     options.target = target;
     EXPECT_TRUE(absl::IsInvalidArgument(IssuerChannel::Create(options).status())) << target;
   }
+  for (const char* target : {"192.0.2.1:15012", "[2001:db8::1]:15012", "issuer:15012",
+                             "issuer.mesh.svc.cluster.local.:15012"}) {
+    options.target = target;
+    EXPECT_TRUE(IssuerChannel::Create(options).ok()) << target;
+  }
 }
 
 TEST(IssuerChannelTest, RefusesToConnectWithoutAWayToKnowTheIssuer) {

@@ -205,9 +205,9 @@ struct BundleEndpoint::Impl {
   void Turn(const std::vector<pollfd>& waits);
   void AcceptAll();
   void Add(base::UniqueFd fd);
-  int TimeToNextDeadline() const;
+  int TimeToNextDeadline(Steady::time_point now) const;
   std::string Answer(std::string_view head);
-  std::vector<pollfd> Waits() const;
+  std::vector<pollfd> Waits(Steady::time_point now) const;
 
   base::UniqueFd listening;
   base::UniqueFd stop;
@@ -278,8 +278,8 @@ void BundleEndpoint::Impl::AcceptAll() {
   }
 }
 
-int BundleEndpoint::Impl::TimeToNextDeadline() const {
-  const Steady::time_point now = Steady::now();
+// At the `now` of Waits: who is left out there is waited for here.
+int BundleEndpoint::Impl::TimeToNextDeadline(Steady::time_point now) const {
   Steady::time_point next = Steady::time_point::max();
   for (const Client& client : clients) {
     next = std::min(next, client.until());
@@ -294,8 +294,8 @@ int BundleEndpoint::Impl::TimeToNextDeadline() const {
   return static_cast<int>(std::clamp<int64_t>(left + 1, 0, kEndpointDeadlineMs));
 }
 
-std::vector<pollfd> BundleEndpoint::Impl::Waits() const {
-  const bool accepts = clients.size() < kMaxEndpointConnections && Steady::now() >= accept_from;
+std::vector<pollfd> BundleEndpoint::Impl::Waits(Steady::time_point now) const {
+  const bool accepts = clients.size() < kMaxEndpointConnections && now >= accept_from;
   std::vector<pollfd> waits;
   waits.push_back({stop.get(), POLLIN, 0});
   waits.push_back({accepts ? listening.get() : -1, POLLIN, 0});
@@ -322,8 +322,9 @@ void BundleEndpoint::Impl::Turn(const std::vector<pollfd>& waits) {
 
 void BundleEndpoint::Impl::Serve() {
   while (true) {
-    std::vector<pollfd> waits = Waits();
-    if (poll(waits.data(), waits.size(), TimeToNextDeadline()) < 0 && errno != EINTR) {
+    const Steady::time_point now = Steady::now();
+    std::vector<pollfd> waits = Waits(now);
+    if (poll(waits.data(), waits.size(), TimeToNextDeadline(now)) < 0 && errno != EINTR) {
       spdlog::error("the bundle endpoint stopped: {}", std::strerror(errno));
       return;
     }

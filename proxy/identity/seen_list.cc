@@ -3,7 +3,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -58,12 +57,8 @@ std::optional<SeenKey> ReadLine(std::string_view line) {
   if (host.starts_with('[') && host.ends_with(']')) {
     host = host.substr(1, host.size() - 2);
   }
-  const std::string_view port = line.substr(colon + 1);
-  const size_t first_digit = std::min(port.find_first_not_of('0'), port.size() - 1);
-  const bool v6 = host.find(':') != std::string_view::npos;
-  return port.empty() ? std::nullopt
-                      : SeenList::ParseKey(base::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":",
-                                                        port.substr(first_digit)));
+  const auto port = base::ParseNumber<uint16_t>(line.substr(colon + 1));
+  return port.has_value() ? SeenList::ParseKey(base::JoinHostPort(host, *port)) : std::nullopt;
 }
 
 }  // namespace
